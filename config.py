@@ -1,0 +1,114 @@
+"""Where things are, which device computes, which seeds are drawn, and how a command line ends.
+
+Everything that a user may want to move is an environment variable:
+RPS_LJE_ROOT   the folder below which results are written (default: this repository)
+RPS_LJE_DATA   the folder of downloaded or unpacked data sets (default: <root>/data)
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+import warnings
+from pathlib import Path
+
+CODE_ROOT = Path(__file__).resolve().parent
+PROJECT_ROOT = Path(os.environ.get("RPS_LJE_ROOT") or CODE_ROOT).expanduser().resolve()
+DATA_ROOT = Path(os.environ.get("RPS_LJE_DATA") or PROJECT_ROOT / "data").expanduser().resolve()
+
+# The models of the paper, and the published command that trains each.
+MODELS = {
+    "CNN": "python models/CNN/train.py --lr 0.01 --epochs 10 --saved_path saved_models/base",
+    "RNN": "python models/RNN/train.py --lr 1e-3 --epochs 10 --saved_path saved_models/base --use_pretrained True",
+    "Xgboost": "python models/Xgboost/train.py",
+}
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; its message says what, got what, do what, in one line."""
+
+
+def base_folder(model):
+    """The folder of a model's base run: `model/` and `calculated_weights/` lie below it."""
+    return PROJECT_ROOT / "models" / model / "saved_models" / "base"
+
+
+def script_relative(path, script):
+    """`path` as the published commands mean it: relative to the folder of `script` (its `__file__`)."""
+    folder = PROJECT_ROOT / Path(script).resolve().parent.relative_to(CODE_ROOT)
+    return Path(os.path.normpath(folder / Path(path).expanduser()))
+
+
+def shown(path):
+    """`path` as a message shows it: relative to the project's root where it lies below it."""
+    path = Path(path)
+    return str(path.relative_to(PROJECT_ROOT)) if path.is_relative_to(PROJECT_ROOT) else str(path)
+
+
+def device(name="auto"):
+    """The torch device called `name`; "auto" is CUDA where there is one, else the CPU."""
+    import torch  # here, so that commands that need no tensors start fast
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device: got {name!r}; give auto, cpu, cuda or cuda:<number>") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    return chosen
+
+
+def seed(*names):
+    """A seed in [0, 2**31) that depends on its names alone: `seed("refit", run, checkpoint, repeat)`."""
+    text = "/".join(str(name) for name in names)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse whose errors are one line and exit status 2."""
+
+    def __init__(self, **settings):
+        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message):
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+    def add_device(self):
+        self.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:<number>")
+
+
+def number(kind, condition, wanted):
+    """An argparse type: a number of `kind` for which `condition` holds, else an error that says what is `wanted`."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not condition(value):
+            raise argparse.ArgumentTypeError(f"got {text}; give {wanted}")
+        return value
+
+    return parse
+
+
+positive = number(float, lambda x: 0 < x < float("inf"), "a number above 0")
+not_negative = number(float, lambda x: 0 <= x < float("inf"), "0 or a number above it")
+portion = number(float, lambda x: 0 <= x < 1, "a number in [0, 1)")
+at_least_one = number(int, lambda x: x >= 1, "a whole number of at least 1")
+whole = number(int, lambda x: 0 <= x < 2**32, "a whole number in [0, 2**32)")
+
+
+def run_command(main):
+    """Run a command line: a user's mistake ends in one line and status 2, a warning is one line."""
+    warnings.showwarning = lambda message, *_, **__: print(f"\rwarning: {message}", file=sys.stderr)
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""The models of the paper, one folder each, and the artefact that they hand to the explainers."""

@@ -1,0 +1,100 @@
+"""Files that are whole or not there: atomic writes, and reads that never unpickle."""
+
+import contextlib
+import errno
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from config import UserError, shown
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yield a temporary path in the folder of `path`, which becomes `path` when the block ends without an error.
+
+    The folder is made where it is missing. A process killed in between leaves the old file, or none.
+    Raises UserError where the folder cannot be written or is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        cause = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
+        raise UserError(f"cannot write {shown(path)}: {cause}; free the folder or choose another one") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def save_npz(path, *, compressed=False, **arrays):
+    """Write `arrays` as an .npz file."""
+    with replacing(path) as temporary:
+        (np.savez_compressed if compressed else np.savez)(temporary, **arrays)
+
+
+def save_npy(path, array):
+    """Write one array as an .npy file."""
+    with replacing(path) as temporary:
+        np.save(temporary, array)
+
+
+def save_json(path, value):
+    """Write `value` as indented JSON."""
+    save_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def save_text(path, text):
+    """Write `text` in UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def load_npz(path, keys, remedy, optional=()):
+    """Read the arrays called `keys`, and those of `optional` that are there, from an .npz file.
+
+    Raises UserError, ending in `remedy`, where the file is missing, damaged, holds pickled objects or lacks a key.
+    """
+    with _readable(path, remedy):
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise UserError(f"{shown(path)} holds one array, not an .npz archive: {remedy}")
+            missing = [key for key in keys if key not in file.files]
+            if missing:
+                raise UserError(f"{shown(path)} has no {', '.join(missing)} (it has {', '.join(file.files)}): {remedy}")
+            return {key: file[key] for key in [*keys, *(key for key in optional if key in file.files)]}
+
+
+def load_npy(path, remedy):
+    """Read one array. Raises UserError, ending in `remedy`, where it is missing, damaged or pickled."""
+    with _readable(path, remedy):
+        return np.load(path, allow_pickle=False)
+
+
+def load_json(path, remedy):
+    """Read JSON. Raises UserError, ending in `remedy`, where it is missing or damaged."""
+    with _readable(path, remedy):
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def _readable(path, remedy):
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{Path(path).name} not found in {shown(Path(path).parent)}: {remedy}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {shown(path)} ({error.strerror or error}): {remedy}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        pickled = "pickle" in str(error)
+        cause = "holds pickled objects, which are never loaded" if pickled else "is damaged or of another format"
+        raise UserError(f"{shown(path)} {cause}: {remedy}") from error
