@@ -1,0 +1,13 @@
+"""Calculate the influence functions of a trained model: python explainer/calculate_influence.py --model Xgboost"""
+
+from config import run_command
+from explainer.command_line import parser, run
+
+
+def main():
+    options = parser("IF").parse_args()
+    run(__file__, "IF", options, {"damping": options.damping})
+
+
+if __name__ == "__main__":
+    run_command(main)

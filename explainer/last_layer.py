@@ -1,0 +1,100 @@
+"""The logistic head that all methods expand: its probabilities, mean gradient, Hessian and inverse Hessian.
+
+Letters, for the whole package: F (n,d) rows f_i, the last hidden layer; y (n,) in {0,1}; theta (d,) the last layer's
+weight; p = sigmoid(F theta); r = p - y, so that the gradient of point i is g_i = r_i f_i; H = F' diag(p(1-p)) F / n.
+F may be float32 or float64; theta, p, r and H are float64. F is read in blocks of rows, so that no second copy of it
+is ever in memory.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from scipy.linalg import lapack
+from torch import Tensor
+
+from config import UserError
+
+BLOCK_ELEMENTS = 2**20  # float64 entries of one block of rows: 8 MB
+TOLERANCE = torch.finfo(torch.float64).eps ** 0.5  # eigenvalues of H below this share of the largest are noise
+
+
+class RankWarning(UserWarning):
+    """H is singular to working precision; the message names its rank and condition number."""
+
+
+class InverseHessian(NamedTuple):
+    """H^-1, or the pseudo-inverse of H on the directions that float64 resolves."""
+
+    matrix: Float[Tensor, "d d"]
+    rank: int
+    condition: float | None  # the 2-norm condition number of H, where it had to be found out
+
+    def solve(self, V: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+        """The rows of V, each multiplied by H^-1."""
+        return V @ self.matrix
+
+
+def row_blocks(F: Float[Tensor, "n d"]):
+    """Slices that cut the rows of F into blocks of about `BLOCK_ELEMENTS` entries."""
+    rows = max(1, BLOCK_ELEMENTS // F.shape[1])
+    return [slice(start, start + rows) for start in range(0, len(F), rows)]
+
+
+def probabilities(F: Float[Tensor, "n d"], theta: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+    """p = sigmoid(F theta), the head's probability of class 1."""
+    return torch.cat([F[rows].double() @ theta for rows in row_blocks(F)]).sigmoid()
+
+
+def mean_gradient(F: Float[Tensor, "n d"], r: Float[Tensor, " n"]) -> Float[Tensor, " d"]:
+    """The gradient F'r/n of the mean binary cross-entropy with respect to theta."""
+    return sum(F[rows].double().T @ r[rows] for rows in row_blocks(F)) / len(F)
+
+
+def hessian(F: Float[Tensor, "n d"], p: Float[Tensor, " n"]) -> Float[Tensor, "d d"]:
+    """H = F' diag(p(1-p)) F / n, the Hessian of the mean binary cross-entropy."""
+    H = torch.zeros(F.shape[1], F.shape[1], dtype=torch.float64, device=F.device)
+    root = (p * (1 - p)).sqrt()
+    for rows in row_blocks(F):
+        S = F[rows].double().mul_(root[rows, None])
+        H.addmm_(S.T, S)
+    return H / len(F)
+
+
+def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0) -> InverseHessian:
+    """(H + damping I)^-1, by Cholesky where the matrix is well conditioned, else by its eigenvectors.
+
+    In the second case the eigenvalues below `TOLERANCE` times the largest are left out (Moore-Penrose), with a
+    `RankWarning`: dead or collinear features make H singular, and dividing by rounding errors would answer with noise.
+    Raises UserError where H is zero or not finite, as it is when every prediction is saturated.
+    """
+    d = len(H)
+    H = H + damping * torch.eye(d, dtype=H.dtype, device=H.device)
+    if not torch.isfinite(H).all() or not H.any():
+        raise UserError(
+            "the Hessian of the last layer is zero or not finite: the model is certain of every training point; "
+            "train it for fewer epochs, or give --damping"
+        )
+    L, failed = torch.linalg.cholesky_ex(H)
+    # The 1-norm estimate may exceed the 2-norm condition number d times: only a clear pass skips the eigenvalues.
+    if not failed and _reciprocal_condition(H, L) > TOLERANCE * d:
+        return InverseHessian(torch.cholesky_inverse(L), d, None)
+    s, U = torch.linalg.eigh(H)
+    keep = s > TOLERANCE * s[-1]
+    rank, condition = int(keep.sum()), float(s[-1] / s[0].clamp_min(0))
+    if rank < d:
+        warnings.warn(
+            f"H has rank {rank} of {d} (condition number {condition:.1e}): directions below {TOLERANCE:.1e} of its "
+            "largest eigenvalue are left out; a positive --damping keeps them",
+            RankWarning,
+            stacklevel=2,
+        )
+    return InverseHessian((U[:, keep] / s[keep]) @ U[:, keep].T, rank, condition)
+
+
+def _reciprocal_condition(H, L):
+    """LAPACK's estimate of 1 / (|H| |H^-1|) in the 1-norm, from the Cholesky factor, in O(d^2)."""
+    norm = torch.linalg.matrix_norm(H, 1).item()
+    rcond, _ = lapack.dpocon(L.cpu().numpy(), norm, uplo="L")
+    return rcond
