@@ -1,0 +1,202 @@
+"""The label-flip experiment: one engine for all models.
+
+A run flips a portion of the training labels, trains on them, calculates the weights of each method, orders the points
+by suspicion, and refits at each checkpoint on the labels that are still wrong. An `Experiment` says what differs
+between models; `run` does the rest, stage by stage. A stage whose file exists is skipped, so a killed experiment goes
+on where it stopped.
+"""
+
+import time
+import warnings
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from config import (
+    ArgumentParser,
+    UserError,
+    at_least_one,
+    device,
+    portion,
+    positive,
+    run_command,
+    script_relative,
+    seed,
+    shown,
+    whole,
+)
+from dataset_debugging.accuracies import record_accuracies
+from dataset_debugging.calculate_orders import flipped_points, fraction_identified, order_by_suspicion
+from dataset_debugging.runs import FRESH, RunDir
+from explainer.methods import METHODS
+from explainer.weights import calculate, load_weights, save_weights, weights_path
+from models.files import load_npy, save_npy, save_npz
+from models.outputs import SavedOutputs, outputs_path
+
+STAGES = ("train", "weights", "orders", "accuracies")
+RANDOM = "random"  # the method that orders points at random
+
+
+class Task(Protocol):
+    """A model and its data, opened once for an experiment. n: training points."""
+
+    n: int
+
+    def train(self, flipped: np.ndarray, seed: int, folder) -> SavedOutputs:
+        """Train with these labels flipped; write the model and its saved outputs below `folder`/model."""
+
+    def refit(self, flipped: np.ndarray, seed: int) -> float:
+        """Train with these labels flipped; return the accuracy on the test data. Called from several threads."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What differs between the experiments of the models.
+
+    model: its folder below models/. methods: the published ones. checkpoints: how many are refitted.
+    average_over_runs: refits per checkpoint. flip_portion: share of labels that are flipped. jobs: refits side by side.
+    add_options(parser): options of the model; their values are part of the run's arguments.
+    open(options) -> Task.
+    """
+
+    model: str
+    methods: tuple[str, ...]
+    checkpoints: int
+    average_over_runs: int
+    flip_portion: float
+    jobs: int
+    add_options: Callable[[ArgumentParser], None]
+    open: Callable[[Namespace], Task]
+
+
+def main(experiment, script):
+    """The command line of an experiment; script: the command's `__file__`."""
+    run_command(lambda: _run_all(experiment, *_parse(experiment, script)))
+
+
+def _parse(experiment, script):
+    known = [*METHODS, RANDOM]
+    options = ArgumentParser(description=f"Label-flip experiment on {experiment.model}; goes on where it was stopped.")
+    add = options.add_argument
+    add("--num_of_run", type=at_least_one, default=10, help="number of runs")
+    add("--flip_portion", type=portion, default=experiment.flip_portion, help="share of the labels that are flipped")
+    folder = f"../models/{experiment.model}/saved_models/experiment_dataset_debugging"
+    add("--path", default=folder, help="folder of the runs, relative to this script")
+    add("--lr", type=positive, default=1e-5, help="RPS-LJE's step to the anchor")
+    add("--lmbd", type=positive, default=0.003, help="RPS-l2's penalty")
+    add("--epoch", type=at_least_one, default=3000, help="RPS-l2's fine-tuning steps, at most")
+    add("--seed", type=whole, help="flip the same labels in every run, in <path>_fixed_random_split")
+    add("--methods", nargs="+", choices=known, default=list(experiment.methods), help="orders to compare")
+    add("--average_over_runs", type=at_least_one, default=experiment.average_over_runs, help="refits per checkpoint")
+    add("--until", choices=STAGES, default=STAGES[-1], help="the last stage to do")
+    add("--jobs", type=at_least_one, default=experiment.jobs, help="refits side by side")
+    add("--overwrite", action="store_true", help="begin the runs again, and lose what they hold")
+    options.add_device()
+    shared = set(vars(options.parse_args([])))
+    experiment.add_options(options)
+    options = options.parse_args()
+    options.methods = [method for method in known if method in options.methods]
+    own = {name: value for name, value in vars(options).items() if name not in shared}
+    path = script_relative(options.path, script)
+    if options.seed is not None:  # the published commands give both experiments one --path
+        path = path.with_name(f"{path.name}_fixed_random_split")
+    return options, own, path
+
+
+def _run_all(experiment, options, own, path):
+    arguments = {name: getattr(options, name) for name in ("flip_portion", "lr", "lmbd", "epoch", "seed")}
+    arguments |= {"average_over_runs": options.average_over_runs, **own}
+    options.device = device(options.device)
+    run_dirs = [RunDir(path / str(i)) for i in range(options.num_of_run)]
+    for run_dir in run_dirs:  # all of them before the first one works
+        run_dir.begin(arguments, options.overwrite)
+    task = experiment.open(options)
+    refits = len(options.methods) * experiment.checkpoints * options.average_over_runs
+    per_run = len(STAGES[: STAGES.index(options.until)]) + (refits if options.until == STAGES[-1] else 1)
+    with tqdm(total=per_run * len(run_dirs), unit="step", smoothing=0.02) as bar:
+        for i, run_dir in enumerate(run_dirs):
+            bar.set_description(f"run {i + 1} of {len(run_dirs)}")
+            _Run(experiment, options, task, i, run_dir, bar).work()
+    warned = [messages for run_dir in run_dirs for messages in run_dir.warnings().values() if messages]
+    if warned:
+        warnings.warn(f"{warned[0][0]} (run.json has this and {len(warned) - 1} like it)", stacklevel=1)
+    print(f"{experiment.model}: {len(run_dirs)} runs done until {options.until}, in {shown(path)}")
+
+
+class _Run:
+    """One run: its stages as methods, each of which leaves its files behind."""
+
+    def __init__(self, experiment, options, task, i, run_dir, bar):
+        self.experiment, self.options, self.task = experiment, options, task
+        self.i, self.run_dir, self.bar = i, run_dir, bar
+        self.seeds = {
+            "flip": seed("flip", i) if options.seed is None else options.seed,
+            "train": seed("train", i),
+            "random order": seed("random order", i),
+            "refit": f"config.seed('refit', {i}, checkpoint, repeat)",
+        }
+        order, self.flipped = flipped_points(task.n, options.flip_portion, self.seeds["flip"])
+        if not run_dir.flips.exists():
+            save_npy(run_dir.flips, order)
+        elif not np.array_equal(load_npy(run_dir.flips, FRESH), order):
+            raise UserError(f"{shown(run_dir.flips)} holds other flips than seed {self.seeds['flip']}: {FRESH}")
+
+    def work(self):
+        self.run_dir.note(seeds=self.seeds, n=self.task.n, device=str(self.options.device))
+        for stage in STAGES[: STAGES.index(self.options.until) + 1]:
+            start = time.perf_counter()
+            if getattr(self, f"_{stage}")():
+                self.run_dir.add_seconds(stage, time.perf_counter() - start)
+            if stage != STAGES[-1]:
+                self.bar.update()
+        if self.options.until == STAGES[-1]:
+            self.run_dir.done.touch()
+
+    # Each stage returns whether it had anything to do.
+
+    def _train(self):
+        if outputs_path(self.run_dir.path).exists():
+            return False
+        self.task.train(self.flipped, self.seeds["train"], self.run_dir.path)
+        return True
+
+    def _weights(self):
+        settings = {"ours": ("lr",), "IF": (), "rep": ("lmbd", "epoch")}
+        todo = [m for m in self.options.methods if m != RANDOM and not self._weights_path(m).exists()]
+        if todo:
+            outputs = SavedOutputs.load(outputs_path(self.run_dir.path), FRESH)
+        for method in todo:
+            chosen = {name: getattr(self.options, name) for name in settings[method]}
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                weights = calculate(outputs, method, self.options.device, **chosen)
+            save_weights(self._weights_path(method), weights, **chosen)
+            self.run_dir.add_warnings(method, [str(warning.message) for warning in caught])
+        return bool(todo)
+
+    def _weights_path(self, method):
+        return weights_path(self.run_dir.path, method, lr=self.options.lr)
+
+    def _orders(self):
+        todo = [method for method in self.options.methods if not self.run_dir.order(method).exists()]
+        for method in todo:
+            if method == RANDOM:
+                order = np.random.RandomState(self.seeds["random order"]).permutation(self.task.n)
+            else:
+                weights = load_weights(self.run_dir.path, method, lr=self.options.lr)
+                order = order_by_suspicion(METHODS[method].suspicion(weights))
+            save_npz(self.run_dir.order(method), order=order, fraction_fixed=fraction_identified(order, self.flipped))
+        return bool(todo)
+
+    def _accuracies(self):
+        shape = self.experiment.checkpoints, self.options.average_over_runs
+        todo = [method for method in self.options.methods if not self.run_dir.accuracies(method).exists()]
+        self.bar.update((len(self.options.methods) - len(todo)) * shape[0] * shape[1])
+        if todo:
+            refit, jobs, update = self.task.refit, self.options.jobs, self.bar.update
+            record_accuracies(self.run_dir, self.i, todo, self.flipped, refit, *shape, jobs, update)
+        return bool(todo)

@@ -1,0 +1,48 @@
+"""The label-flip experiment on XGBoost and German Credit.
+
+python dataset_debugging/experiment_dataset_debugging_Xgboost.py --num_of_run 10 --flip_portion 0.3
+"""
+
+import os
+
+from dataset_debugging.experiment import Experiment, main
+from models.Xgboost.train import train
+from models.Xgboost.trees import FEATURES, accuracy, fit, predict
+from models.Xgboost.utils_german import load
+
+
+class German:
+    """German Credit and its trees, as the experiment sees them."""
+
+    def __init__(self, options):
+        self.data, self.features = load(), options.features
+        self.n = len(self.data.y_train)
+
+    def train(self, flipped, seed, folder):
+        return train(folder, self.features, seed, self._labels(flipped))
+
+    def refit(self, flipped, seed):
+        booster = fit(self.data.X_train, self._labels(flipped), seed)
+        return accuracy(predict(booster, self.data.X_test), self.data.y_test)
+
+    def _labels(self, flipped):
+        y = self.data.y_train.copy()
+        y[flipped] = 1 - y[flipped]
+        return y
+
+
+EXPERIMENT = Experiment(
+    model="Xgboost",
+    methods=("ours", "IF", "random"),
+    checkpoints=20,
+    average_over_runs=5,
+    flip_portion=0.3,
+    jobs=os.cpu_count(),
+    add_options=lambda parser: parser.add_argument(
+        "--features", default="probability", choices=FEATURES, help="probability (published) or margin (exact)"
+    ),
+    open=German,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT, __file__)
