@@ -1,0 +1,64 @@
+"""The two-panel figure of the label-flip experiments: ours with error bars, the published curves dashed behind."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
+
+from config import PROJECT_ROOT
+from dataset_debugging.results import ACCURACY, IDENTIFIED, describe, load, published, summary
+from models.files import replacing
+
+FIGS = PROJECT_ROOT / "dataset_debugging" / "figs"
+STYLES = {  # colours that the colour-blind tell apart, and markers for print
+    "RPS-LJE": ("#0072B2", "o"),
+    "Influence function": ("#D55E00", "s"),
+    "RPS-l2": ("#009E73", "^"),
+    "Random": ("#666666", "D"),
+}
+PANELS = {IDENTIFIED: "mislabelled data identified", ACCURACY: "test accuracy"}
+
+
+def label_flips(experiment, title):
+    """Draw an experiment's runs against the published curves; returns the figure and the results behind it."""
+    results = load(experiment)
+    ours, theirs = summary(results.table), published(experiment)
+    quantities = [quantity for quantity in PANELS if (ours["quantity"] == quantity).any()]
+    figure, axes = plt.subplots(1, len(quantities), figsize=(5.6 * len(quantities), 4.3), squeeze=False)
+    for axis, quantity in zip(axes[0], quantities):
+        _panel(axis, quantity, ours[ours["quantity"] == quantity], theirs[theirs["quantity"] == quantity])
+    present = [label for label in STYLES if (ours["method"] == label).any()]
+    keys = [Line2D([], [], color=STYLES[m][0], marker=STYLES[m][1], markersize=5, label=m) for m in present]
+    keys += [
+        Line2D([], [], color="black", label="ours, mean ± sd over runs"),
+        Line2D([], [], color="black", linestyle="--", alpha=0.5, label="published"),
+    ]
+    figure.legend(
+        handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0.955), ncols=len(keys), frameon=False, fontsize=9
+    )
+    figure.suptitle(title, y=0.99, fontsize=12)
+    figure.text(0.5, 0.012, describe(results), ha="center", fontsize=8, color="#444444")
+    figure.tight_layout(rect=(0, 0.035, 1, 0.93))
+    return figure, results
+
+
+def _panel(axis, quantity, ours, theirs):
+    for label, (colour, marker) in STYLES.items():
+        curve = theirs[theirs["method"] == label]
+        axis.plot(curve["fraction_checked"], curve["mean"], "--", color=colour, alpha=0.5, linewidth=1.6, zorder=1)
+        curve = ours[ours["method"] == label]
+        if len(curve):
+            x, y, sd = curve["fraction_checked"], curve["mean"], curve["sd"]
+            axis.errorbar(x, y, sd, color=colour, marker=marker, markersize=4, linewidth=1.3, elinewidth=0.8, capsize=2)
+    axis.set(xlabel="fraction of training data checked", ylabel=PANELS[quantity])
+    axis.grid(color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure, name, folder=FIGS):
+    """Write a figure as <name>.png and <name>.pdf, the same bytes for the same figure; returns the PNG's path."""
+    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
+        with replacing(Path(folder) / f"{name}{suffix}") as temporary:
+            figure.savefig(temporary, dpi=150, metadata=metadata)
+    return Path(folder) / f"{name}.png"

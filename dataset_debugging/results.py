@@ -1,0 +1,118 @@
+"""Run folders as one tidy table, beside the published numbers.
+
+Columns: experiment, run, quantity, method (its label), fraction_checked, value. Results that the project commits are
+such tables too, `results/<experiment>.csv`, with their scale in `results/<experiment>.json`.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from config import CODE_ROOT, PROJECT_ROOT, UserError, shown
+from dataset_debugging.calculate_orders import SHARES
+from dataset_debugging.experiment import RANDOM
+from dataset_debugging.runs import FRESH, RunDir
+from explainer.methods import METHODS
+from models.files import load_json, load_npy, load_npz, save_json, save_text
+
+LABELS = {key: method.label for key, method in METHODS.items()} | {RANDOM: "Random"}
+ACCURACY, IDENTIFIED = "test_accuracy", "mislabelled_identified"
+COMMITTED = CODE_ROOT / "dataset_debugging" / "results"
+PUBLISHED = CODE_ROOT / "dataset_debugging" / "published_curves.csv"
+
+# The published experiments: where their runs lie, and the command that makes them.
+FOLDERS = {
+    "cnn": "models/CNN/saved_models/experiment_dataset_debugging",
+    "cnn_fixed_random_split": "models/CNN/saved_models/experiment_dataset_debugging_fixed_random_split",
+    "rnn": "models/RNN/saved_models/experiment_dataset_debugging",
+    "xgboost": "models/Xgboost/saved_models/experiment_dataset_debugging",
+}
+
+
+class Results(NamedTuple):
+    """table: tidy, as above. scale: what the runs have in common, from run.json. source: where they were read."""
+
+    table: pd.DataFrame
+    scale: dict
+    source: str
+
+
+def published(experiment):
+    """The published curves of an experiment: quantity, method, fraction_checked, mean, sd, runs."""
+    curves = pd.read_csv(PUBLISHED)
+    return curves[curves["experiment"] == experiment].drop(columns="experiment").reset_index(drop=True)
+
+
+def load(experiment):
+    """The runs of an experiment that lie in this project's folders, else the committed results, else an error."""
+    folder = PROJECT_ROOT / FOLDERS[experiment]
+    if any(folder.glob("*/run.json")):
+        return load_runs(experiment, folder)
+    path = COMMITTED / f"{experiment}.csv"
+    if not path.exists():
+        raise UserError(f"there are no runs of {experiment} in {shown(folder)}: run its experiment first")
+    return Results(pd.read_csv(path), load_json(path.with_suffix(".json"), "restore it from git"), "committed results")
+
+
+def load_runs(experiment, folder):
+    """The finished stages of all runs below `folder`. Raises UserError where the runs' arguments differ."""
+    folder, rows, scales = Path(folder), [], []
+    for path in sorted(folder.glob("*/run.json"), key=lambda path: int(path.parent.name)):
+        run_dir = RunDir(path.parent)
+        noted = load_json(path, FRESH)
+        found = len(rows)
+        for method, label in LABELS.items():
+            for quantity, values in _values(run_dir, method):
+                rows += [
+                    (experiment, int(path.parent.name), quantity, label, s, v) for s, v in zip(SHARES.round(2), values)
+                ]
+        if len(rows) > found:
+            scales.append({**noted["arguments"], "n": noted["n"]})
+    if not rows:
+        raise UserError(f"no run in {shown(folder)} has come as far as its orders: run the experiment again to go on")
+    differing = [name for name in scales[0] if any(scale[name] != scales[0][name] for scale in scales)]
+    if differing:
+        raise UserError(f"the runs in {shown(folder)} differ in {', '.join(differing)}: {FRESH}")
+    columns = ["experiment", "run", "quantity", "method", "fraction_checked", "value"]
+    scale = {**scales[0], "device": noted["device"], "python": noted["python"], "packages": noted["packages"]}
+    return Results(pd.DataFrame(rows, columns=columns), scale, shown(folder))
+
+
+def _values(run_dir, method):
+    if run_dir.order(method).exists():
+        yield IDENTIFIED, load_npz(run_dir.order(method), ["fraction_fixed"], FRESH)["fraction_fixed"]
+    if run_dir.accuracies(method).exists():
+        yield ACCURACY, load_npy(run_dir.accuracies(method), FRESH)
+
+
+def summary(table):
+    """Mean, standard deviation and number of runs for each quantity, method and share checked.
+
+    The deviation is over the runs, with n - 1, and 0 for a single run.
+    """
+    groups = table.groupby(["quantity", "method", "fraction_checked"], sort=False)["value"]
+    return groups.agg(mean="mean", sd=lambda v: np.std(v, ddof=min(1, len(v) - 1)), runs="size").reset_index()
+
+
+def describe(results):
+    """The scale of results in one line, for captions and reports."""
+    scale, counts = results.scale, summary(results.table).groupby("quantity")["runs"].max()
+    ordered, refitted = counts.get(IDENTIFIED, 0), counts.get(ACCURACY, 0)
+    parts = [f"n = {scale['n']:,}", f"{scale['flip_portion']:.0%} flipped", f"γ = {scale['lr']:g}"]
+    parts.append(f"{ordered} runs" if ordered == refitted else f"{ordered} runs, {refitted} of them with refits")
+    if refitted:
+        parts.append(f"{scale['average_over_runs']} refits per checkpoint")
+    if scale.get("seed") is not None:
+        parts.append(f"flips of seed {scale['seed']}")
+    known = "n flip_portion lr lmbd epoch seed average_over_runs device python packages".split()
+    parts += [f"{name} {value}" for name, value in scale.items() if name not in known]
+    return ", ".join(parts)
+
+
+def export(experiment):
+    """Write the runs of an experiment as committed results."""
+    results = load_runs(experiment, PROJECT_ROOT / FOLDERS[experiment])
+    save_text(COMMITTED / f"{experiment}.csv", results.table.round(6).to_csv(index=False, lineterminator="\n"))
+    save_json(COMMITTED / f"{experiment}.json", results.scale)
