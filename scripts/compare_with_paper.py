@@ -96,10 +96,11 @@ def report(experiments):
         "±0.002. Ours: mean (sd over runs, n − 1)."
     ]
     for experiment, (results, rows) in experiments.items():
-        versions = ", ".join(f"{name} {version}" for name, version in results.scale["packages"].items())
+        packages = results.scale["packages"].items()
+        versions = ", ".join([results.scale["device"], f"Python {results.scale['python']}", *map(" ".join, packages)])
         parts += [
             f"## {TITLES[experiment]}",
-            f"Scale of ours: {describe(results)}; {results.scale['device']}, Python {results.scale['python']}, {versions}.",
+            f"Scale of ours: {describe(results)}; {versions}.",
             verdicts(rows),
         ]
         notes = COMMITTED / f"{experiment}_sensitivity.md"

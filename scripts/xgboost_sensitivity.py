@@ -9,6 +9,7 @@ Each row changes one thing against the committed protocol and repeats the first 
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -27,6 +28,7 @@ from dataset_debugging.calculate_orders import (
 )
 from dataset_debugging.results import COMMITTED, IDENTIFIED, LABELS, published
 from explainer import METHODS, last_layer
+from explainer.float32 import float32_weights
 from explainer.weights import calculate
 from models.files import save_text
 from models.Xgboost import trees
@@ -46,20 +48,10 @@ functions have identified at 40 %, the share that are good risks flipped to bad;
 """
 
 
-def float32_suspicion(outputs):
-    """The two scores in float32 throughout, with an explicit inverse of H, as the official code calculates them."""
-    F, y = torch.from_numpy(outputs.intermediate_train), torch.from_numpy(outputs.labels_train).float()
-    theta, n = torch.from_numpy(outputs.weight[0]), len(outputs.labels_train)
-
-    def expand(theta):
-        p = (F @ theta).sigmoid()
-        return (p - y)[:, None] * F, torch.inverse(F.T @ (F * (p * (1 - p))[:, None]) / n)
-
-    G, inverse = expand(theta)
-    scores = {"IF": ((G @ inverse) * G).sum(1) / n}
-    anchor = theta + LR * G.mean(0)
-    G, inverse = expand(anchor)
-    return scores | {"ours": ((anchor - G @ inverse) / n * F).sum(1).abs()}
+def float32_suspicion(outputs, outer):
+    """The two scores in the official code's float32."""
+    F, y, theta = map(torch.from_numpy, (outputs.intermediate_train, outputs.labels_train, outputs.weight[0]))
+    return {"ours": float32_weights(F, y, theta, LR, outer)[1], "IF": float32_weights(F, y, theta, None, outer)[1]}
 
 
 def suspicion(outputs):
@@ -124,7 +116,8 @@ def variants(runs):
     yield "columns are floats while SMOTE interpolates", measure(prepare(dtype=np.float64), runs)
     with patch.object(last_layer, "TOLERANCE", 0.0):
         yield "H inverted at full rank in float64", measure(data, runs)
-    yield "H inverted in float32, as in the official code", measure(data, runs, score=float32_suspicion)
+    for outer, name in ((True, "summed as outer products (official)"), (False, "as one matrix product")):
+        yield f"H inverted in float32, {name}", measure(data, runs, score=partial(float32_suspicion, outer=outer))
     yield "margins as features", measure(data, runs, features="margin")
     with patch.dict(trees.PARAMETERS, tree_method="exact"):
         yield "tree_method exact, the default of XGBoost 1", measure(data, runs)
@@ -140,7 +133,7 @@ def main():
     lines = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", last_layer.RankWarning)
-        for name, measured in tqdm(variants(runs), "variants", total=15):
+        for name, measured in tqdm(variants(runs), "variants", total=16):
             lines.append(row(name, measured))
     header = ["protocol", "RPS-LJE at 20 %", "max. diff.", "IF at 20 %", "max. diff."]
     header += ["IF one-sided", "IF accuracy at 50 %", "clean accuracy"]

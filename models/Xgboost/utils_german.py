@@ -49,10 +49,15 @@ def raw():
     return pd.read_csv(RAW, sep=" ", names=COLUMNS)
 
 
+def meanings():
+    """What each code means: a series over (attribute, code)."""
+    return pd.read_csv(ATTRIBUTES).set_index(["attribute", "code"])["meaning"]
+
+
 def readable():
     """The raw file with the codes replaced by what they mean, and the class by good and bad."""
-    rows, meanings = raw(), pd.read_csv(ATTRIBUTES)
-    for attribute, codes in meanings.groupby("attribute"):
-        rows[attribute] = rows[attribute].map(codes.set_index("code")["meaning"])
+    rows, meaning = raw(), meanings()
+    for attribute in CATEGORICAL:
+        rows[attribute] = rows[attribute].map(meaning[attribute])
     rows["classification"] = rows["classification"].map({1: "good", 2: "bad"})
     return rows
