@@ -16,7 +16,7 @@ from torch import Tensor
 
 from config import UserError
 
-BLOCK_ELEMENTS = 2**20  # float64 entries of one block of rows: 8 MB
+BLOCK_ELEMENTS = 2**18  # float64 entries of one block of rows: 2 MB
 TOLERANCE = torch.finfo(torch.float64).eps ** 0.5  # eigenvalues of H below this share of the largest are noise
 
 
@@ -57,7 +57,7 @@ def hessian(F: Float[Tensor, "n d"], p: Float[Tensor, " n"]) -> Float[Tensor, "d
     H = torch.zeros(F.shape[1], F.shape[1], dtype=torch.float64, device=F.device)
     root = (p * (1 - p)).sqrt()
     for rows in row_blocks(F):
-        S = F[rows].double().mul_(root[rows, None])
+        S = F[rows].double() * root[rows, None]
         H.addmm_(S.T, S)
     return H / len(F)
 
