@@ -24,11 +24,15 @@ def top_k_correlations(a, b, k=5):
     return pd.DataFrame(rows)
 
 
-def quantile_table(correlations, model):
-    """Quantiles of the correlations over the test points, the lower neighbour as published, beside the paper's."""
+def quantile_table(model, correlations):
+    """Quantiles of the correlations over the test points, the lower neighbour as published, beside the paper's.
+
+    model: whose published numbers. correlations: {column name: what `top_k_correlations` returned}.
+    """
     published = pd.read_csv(PUBLISHED).query("model == @model").set_index(["correlation", "quantile"])["value"]
     columns = {}
     for name in CORRELATIONS:
-        columns[f"{name}, published"] = published[name].reindex(QUANTILES)
-        columns[f"{name}, ours"] = correlations[name].quantile(QUANTILES, interpolation="lower")
+        columns[name, "published"] = published[name].reindex(QUANTILES)
+        for source, values in correlations.items():
+            columns[name, source] = values[name].quantile(QUANTILES, interpolation="lower")
     return pd.DataFrame(columns).rename_axis("quantile")

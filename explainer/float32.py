@@ -7,7 +7,7 @@ notebook). Letters as in `explainer.last_layer`.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 
@@ -20,7 +20,7 @@ class Float32(NamedTuple):
 
 def float32_weights(
     F: Float[Tensor, "n d"],
-    y: Float[Tensor, " n"],
+    y: Real[Tensor, " n"],
     theta: Float[Tensor, " d"],
     lr: float | None = None,
     outer: bool = True,

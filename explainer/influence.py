@@ -10,7 +10,7 @@ and so changes the loss of test point t, whose gradient is (p_t - y_t) f_t, by -
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from explainer.last_layer import hessian, inverse_hessian, mean_gradient, probabilities, row_blocks
@@ -26,7 +26,7 @@ class InfluenceFunction(NamedTuple):
 
 def influence_function(
     F: Float[Tensor, "n d"],
-    y: Float[Tensor, " n"],
+    y: Real[Tensor, " n"],
     theta: Float[Tensor, " d"],
     damping: float = 0.0,
 ) -> InfluenceFunction:
@@ -53,7 +53,7 @@ def influence_function(
 
 
 def loss_gradients(
-    F_test: Float[Tensor, "m d"], y_test: Float[Tensor, " m"], theta: Float[Tensor, " d"]
+    F_test: Float[Tensor, "m d"], y_test: Real[Tensor, " m"], theta: Float[Tensor, " d"]
 ) -> Float[Tensor, "m d"]:
     """The loss gradients (p_t - y_t) f_t of the test points, in the precision of F_test."""
     r = probabilities(F_test, theta.double()) - y_test.double()

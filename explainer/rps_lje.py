@@ -15,7 +15,7 @@ sum_i w_i f_t = sum_i alpha_i f_i f_t.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from explainer.last_layer import hessian, inverse_hessian, mean_gradient, probabilities, row_blocks
@@ -31,7 +31,7 @@ class RPSLJE(NamedTuple):
 
 def rps_lje(
     F: Float[Tensor, "n d"],
-    y: Float[Tensor, " n"],
+    y: Real[Tensor, " n"],
     theta: Float[Tensor, " d"],
     lr: float,
     damping: float = 0.0,
