@@ -12,6 +12,8 @@ import numpy as np
 
 from config import UserError, shown
 
+_CAUSES = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk is full", errno.EEXIST: "its folder is a file"}
+
 
 @contextlib.contextmanager
 def replacing(path):
@@ -29,7 +31,7 @@ def replacing(path):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        cause = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
+        cause = _CAUSES.get(error.errno, error.strerror or error)
         raise UserError(f"cannot write {shown(path)}: {cause}; free the folder or choose another one") from error
     finally:
         with contextlib.suppress(OSError):
@@ -65,9 +67,10 @@ def load_npz(path, keys, remedy, optional=()):
     Raises UserError, ending in `remedy`, where the file is missing, damaged, holds pickled objects or lacks a key.
     """
     with _readable(path, remedy):
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{shown(path)} holds one array, not an .npz archive: {remedy}")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise UserError(f"{shown(path)} holds one array, not an .npz archive: {remedy}")
+        with file:
             missing = [key for key in keys if key not in file.files]
             if missing:
                 raise UserError(f"{shown(path)} has no {', '.join(missing)} (it has {', '.join(file.files)}): {remedy}")
