@@ -19,7 +19,7 @@ from models.files import load_json, load_npy, load_npz, save_json, save_text
 
 LABELS = {key: method.label for key, method in METHODS.items()} | {RANDOM: "Random"}
 ACCURACY, IDENTIFIED = "test_accuracy", "mislabelled_identified"
-COMMITTED = CODE_ROOT / "dataset_debugging" / "results"
+RESULTS = "dataset_debugging/results"  # below PROJECT_ROOT for ours, below CODE_ROOT for those that came with the code
 PUBLISHED = CODE_ROOT / "dataset_debugging" / "published_curves.csv"
 
 # The published experiments: where their runs lie, and the command that makes them.
@@ -50,10 +50,15 @@ def load(experiment):
     folder = PROJECT_ROOT / FOLDERS[experiment]
     if any(folder.glob("*/run.json")):
         return load_runs(experiment, folder)
-    path = COMMITTED / f"{experiment}.csv"
-    if not path.exists():
+    path = committed(f"{experiment}.csv")
+    if path is None:
         raise UserError(f"there are no runs of {experiment} in {shown(folder)}: run its experiment first")
     return Results(pd.read_csv(path), load_json(path.with_suffix(".json"), "restore it from git"), "committed results")
+
+
+def committed(name):
+    """A file of committed results, or None."""
+    return next((root / RESULTS / name for root in (PROJECT_ROOT, CODE_ROOT) if (root / RESULTS / name).exists()), None)
 
 
 def load_runs(experiment, folder):
@@ -101,9 +106,9 @@ def describe(results):
     scale, counts = results.scale, summary(results.table).groupby("quantity")["runs"].max()
     ordered, refitted = counts.get(IDENTIFIED, 0), counts.get(ACCURACY, 0)
     parts = [f"n = {scale['n']:,}", f"{scale['flip_portion']:.0%} flipped", f"γ = {scale['lr']:g}"]
-    parts.append(f"{ordered} runs" if ordered == refitted else f"{ordered} runs, {refitted} of them with refits")
+    parts.append(_count(ordered, "run") + ("" if ordered == refitted else f", {refitted} of them with refits"))
     if refitted:
-        parts.append(f"{scale['average_over_runs']} refits per checkpoint")
+        parts.append(_count(scale["average_over_runs"], "refit") + " per checkpoint")
     if scale.get("seed") is not None:
         parts.append(f"flips of seed {scale['seed']}")
     known = "n flip_portion lr lmbd epoch seed average_over_runs device python packages".split()
@@ -111,8 +116,14 @@ def describe(results):
     return ", ".join(parts)
 
 
+def _count(number, noun):
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def export(experiment):
     """Write the runs of an experiment as committed results."""
     results = load_runs(experiment, PROJECT_ROOT / FOLDERS[experiment])
-    save_text(COMMITTED / f"{experiment}.csv", results.table.round(6).to_csv(index=False, lineterminator="\n"))
-    save_json(COMMITTED / f"{experiment}.json", results.scale)
+    save_text(
+        PROJECT_ROOT / RESULTS / f"{experiment}.csv", results.table.round(6).to_csv(index=False, lineterminator="\n")
+    )
+    save_json(PROJECT_ROOT / RESULTS / f"{experiment}.json", results.scale)

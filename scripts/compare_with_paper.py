@@ -10,10 +10,10 @@ import numpy as np
 from config import CODE_ROOT, PROJECT_ROOT, ArgumentParser, UserError, run_command, shown
 from dataset_debugging.results import (
     ACCURACY,
-    COMMITTED,
     FOLDERS,
     IDENTIFIED,
     LABELS,
+    committed,
     describe,
     export,
     load,
@@ -103,8 +103,8 @@ def report(experiments):
             f"Scale of ours: {describe(results)}; {versions}.",
             verdicts(rows),
         ]
-        notes = COMMITTED / f"{experiment}_sensitivity.md"
-        if notes.exists():
+        notes = committed(f"{experiment}_sensitivity.md")
+        if notes:
             parts.append(notes.read_text(encoding="utf-8").strip())
         parts += [f"### {NAMES[q]}\n\n{full_table(rows, q)}" for q in NAMES if (rows["quantity"] == q).any()]
     return "\n\n".join(parts) + "\n"

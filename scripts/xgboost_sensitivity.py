@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config import ArgumentParser, at_least_one, run_command, seed, shown
+from config import PROJECT_ROOT, ArgumentParser, at_least_one, run_command, seed, shown
 from dataset_debugging.accuracies import refit_seed
 from dataset_debugging.calculate_orders import (
     checked,
@@ -26,7 +26,7 @@ from dataset_debugging.calculate_orders import (
     order_by_suspicion,
     still_flipped,
 )
-from dataset_debugging.results import COMMITTED, IDENTIFIED, LABELS, published
+from dataset_debugging.results import IDENTIFIED, LABELS, RESULTS, published
 from explainer import METHODS, last_layer
 from explainer.float32 import float32_weights
 from explainer.weights import calculate
@@ -139,7 +139,7 @@ def main():
     header += ["IF one-sided", "IF accuracy at 50 %", "clean accuracy"]
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *lines])
     print(text)
-    path = COMMITTED / "xgboost_sensitivity.md"
+    path = PROJECT_ROOT / RESULTS / "xgboost_sensitivity.md"
     save_text(path, EXPLANATION.format(runs=runs) + text + "\n")
     print(f"written: {shown(path)}")
 
