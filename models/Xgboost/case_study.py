@@ -69,7 +69,9 @@ class CaseStudy:
                     rows.append((name, f"row {parents[0]}", self.raw.loc[parents[0]]))
                     continue
                 rows.append((name, "synthetic", self._synthetic(i)))
-                rows += [("", f"{word} row {row}", self.raw.loc[row]) for word, row in zip(("between", "and"), parents)]
+                rows += [
+                    (name, f"{word} row {row}", self.raw.loc[row]) for word, row in zip(("between", "and"), parents)
+                ]
         index = pd.MultiIndex.from_tuples([row[:2] for row in rows], names=["explanation", "origin"])
         return pd.DataFrame([row[2] for row in rows], columns=ATTRIBUTES).set_axis(index)
 
