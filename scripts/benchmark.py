@@ -1,0 +1,107 @@
+"""Time and memory of our code beside the bare operations that it cannot do without.
+
+python scripts/benchmark.py explainers    RPS-LJE at the size of the paper's LSTM: n = 17,500, d = 512
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from config import ArgumentParser, at_least_one, run_command
+from explainer.methods import METHODS, Points
+from explainer.weights import save_weights
+
+LR = 0.01
+
+
+def problem(n, d):
+    """Seeded features, labels and weight of a logistic head, float32 as networks save them."""
+    generator = torch.Generator().manual_seed(0)
+    F = torch.randn(n, d, generator=generator)
+    theta = torch.randn(d, generator=generator) / d**0.5
+    y = (torch.rand(n, generator=generator) < (F @ theta).sigmoid()).long()
+    return Points(F, y, y.float(), F[:1], y[:1], y[:1].float(), theta)
+
+
+def ours(points, path):
+    """Weights, self-influences and file, as calculate_ours_weights.py makes them."""
+    save_weights(path, METHODS["ours"].compute(points, lr=LR), lr=LR)
+
+
+def bare(points, path):
+    """The same result in the same precision by the bare operations: products, one Cholesky, one solve, one write."""
+    F, y, theta = points.F.double(), points.y.double(), points.theta.double()
+    n = len(F)
+    anchor = theta + LR * (F.T @ ((F @ theta).sigmoid() - y)) / n
+    p = (F @ anchor).sigmoid()
+    H = F.T @ (F * (p * (1 - p))[:, None]) / n
+    G = F * (p - y)[:, None]
+    W = (anchor - torch.cholesky_solve(G.T, torch.linalg.cholesky(H)).T) / n
+    self_influence = (W * F).sum(1)
+    np.savez(path, weight_matrix=W.float().numpy()[:, None, :], self_influence=self_influence.float().numpy())
+
+
+def seconds(function, *arguments):
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def peak_memory(function, *arguments):
+    """The most memory that a call needs on top of what is there already, in bytes; None where Linux does not tell."""
+    status = Path("/proc/self/status")
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins again at what is resident now
+    except OSError:
+        return None
+
+    def resident(key):
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(key))
+
+    before = resident("VmRSS")
+    function(*arguments)
+    return resident("VmHWM") - before
+
+
+def explainers(options):
+    """RPS-LJE: ours against the bare operations."""
+    n, d, points = options.n, options.d, problem(options.n, options.d)
+    features = points.F.numel() * points.F.element_size()
+    times, memory, results = {ours: [], bare: []}, {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.npz"
+        for function in times:  # once to warm up, and to measure memory
+            memory[function] = peak_memory(function, points, path)
+            results.append(np.load(path)["weight_matrix"])
+        for _ in range(options.repeats):
+            for function in times:
+                times[function].append(seconds(function, points, path))
+    median = {function: statistics.median(values) for function, values in times.items()}
+    difference = np.abs(results[0] - results[1]).max() / np.abs(results[1]).max()
+    print(f"RPS-LJE, n = {n:,}, d = {d}, {torch.get_num_threads()} threads, medians of {options.repeats}:")
+    print("| route | seconds | peak memory, features included |\n| --- | --- | --- |")
+    for function, name in ((bare, "bare operations"), (ours, "ours")):
+        size = "–" if memory[function] is None else f"{(memory[function] + features) / features:.1f} x the features"
+        print(f"| {name} | {median[function]:.3f} | {size} |")
+    print(f"ratio: {median[ours] / median[bare]:.2f}; largest relative difference of the weights: {difference:.1e}")
+
+
+BENCHMARKS = {"explainers": explainers}
+
+
+def main():
+    options = ArgumentParser(description="Time our code beside the bare operations.")
+    options.add_argument("what", nargs="?", default="explainers", choices=list(BENCHMARKS), help="what to measure")
+    options.add_argument("--repeats", type=at_least_one, default=7, help="measurements, of which the median counts")
+    options.add_argument("--n", type=at_least_one, default=17500, help="training points")
+    options.add_argument("--d", type=at_least_one, default=512, help="features")
+    options = options.parse_args()
+    BENCHMARKS[options.what](options)
+
+
+if __name__ == "__main__":
+    run_command(main)

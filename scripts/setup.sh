@@ -1,0 +1,22 @@
+# Sourced by reproduce.sh and test.sh: go to the project's root, and make .venv with everything installed.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PYTHON=${PYTHON:-python3}
+
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+        echo "error: $PYTHON is missing or older than Python 3.10: install one, or set PYTHON to its name" >&2
+        exit 2
+    fi
+    rm -rf .venv
+    "$PYTHON" -m venv .venv
+fi
+
+wanted=$(cat requirements.txt constraints.txt pyproject.toml | cksum)
+if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
+    echo "installing into .venv (some minutes; PyTorch is large)"
+    if ! .venv/bin/python -m pip install -q -c constraints.txt -r requirements.txt; then
+        echo "the versions in constraints.txt cannot be had here: installing the newest that fit requirements.txt" >&2
+        .venv/bin/python -m pip install -q -r requirements.txt
+    fi
+    echo "$wanted" >.venv/installed
+fi
