@@ -1,0 +1,83 @@
+"""One chain of commands, run once, below a root of its own; and command lines inside the test's process."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+import config
+
+matplotlib.use("Agg")
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# The README's commands at a scale for tests: what follows a script's name is added to its arguments.
+SMALL = {
+    "experiment_dataset_debugging_Xgboost.py": ["--num_of_run", "1", "--average_over_runs", "1"],
+    "benchmark.py": ["--n", "500", "--d", "16", "--repeats", "1"],
+    "xgboost_sensitivity.py": ["--num_of_run", "1"],
+}
+
+
+def readme_commands():
+    """Every `python <script> ...` of the README: the lines of its code blocks, then those within its sentences."""
+    text = (REPOSITORY / "README.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.S | re.M)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`(python [^`\n]+)`", text)
+    return [line for line in dict.fromkeys(lines) if re.match(r"python \w+/\S+\.py", line)]
+
+
+def run_script(line, root, folder, timeout=300):
+    """Run `python script arguments` with results below `root`, from another folder than the repository's."""
+    _, script, *arguments = line.split()
+    command = [sys.executable, str(REPOSITORY / script), *arguments, *SMALL.get(Path(script).name, [])]
+    environment = {**os.environ, "RPS_LJE_ROOT": str(root)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory):
+    """The root below which all the README's commands have run, and what each of them printed."""
+    root, folder = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("elsewhere")
+    printed = {}
+    for line in readme_commands():
+        done = run_script(line, root, folder)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        printed[line] = done.stdout
+    return root, printed
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Call a command's main: command(main, *arguments) -> (exit status, stdout, stderr), results below tmp_path."""
+    monkeypatch.setattr(config, "PROJECT_ROOT", tmp_path)
+
+    def call(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        status = 0
+        try:
+            config.run_command(main)
+        except SystemExit as end:
+            status = end.code
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def refused(command):
+    """Assert that a command ends in one line, `error: ...`, and status 2; returns the line."""
+
+    def check(main, *arguments):
+        status, _, errors = command(main, *arguments)
+        assert status == 2
+        lines = [line for line in re.split(r"[\r\n]", errors) if line.strip() and "step/s" not in line]
+        assert len(lines) == 1 and lines[0].startswith("error: "), errors  # beside the progress bar
+        return lines[0]
+
+    return check

@@ -1,0 +1,82 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import config
+from config import UserError
+from dataset_debugging import figures, results
+from dataset_debugging.results import ACCURACY, IDENTIFIED
+from models.files import save_json, save_npy, save_npz
+
+ARGUMENTS = {"flip_portion": 0.3, "lr": 1e-5, "lmbd": 0.003, "epoch": 3000, "seed": None, "average_over_runs": 5}
+NOTED = {"arguments": ARGUMENTS, "n": 1118, "device": "cpu", "python": "3.11", "packages": {"numpy": "2"}}
+
+
+def write_run(folder, i, value, **changes):
+    save_json(folder / str(i) / "run.json", {**NOTED, "arguments": {**ARGUMENTS, **changes}})
+    save_npz(folder / str(i) / "orders" / "order_ours.npz", order=np.arange(3), fraction_fixed=np.full(20, value))
+    save_npy(folder / str(i) / "accuracies" / "accuracies_ours.npy", np.full(20, value / 2))
+
+
+def test_run_folders_become_a_tidy_table(tmp_path):
+    for i, value in enumerate((0.2, 0.4, 0.9)):
+        write_run(tmp_path, i, value)
+    found = results.load_runs("xgboost", tmp_path)
+    assert list(found.table) == ["experiment", "run", "quantity", "method", "fraction_checked", "value"]
+    assert len(found.table) == 3 * 2 * 20 and set(found.table["method"]) == {"RPS-LJE"}
+    means = results.summary(found.table).set_index(["quantity", "fraction_checked"])
+    assert means.loc[(IDENTIFIED, 0.35), "mean"] == pytest.approx(0.5)
+    assert means.loc[(ACCURACY, 1.0), "sd"] == pytest.approx(np.std([0.1, 0.2, 0.45], ddof=1))
+    assert means["runs"].eq(3).all()
+    described = results.describe(found)
+    assert "n = 1,118, 30% flipped, γ = 1e-05, 3 runs, 5 refits per checkpoint" in described
+
+
+def test_runs_with_other_arguments_are_not_averaged(tmp_path):
+    write_run(tmp_path, 0, 0.2)
+    write_run(tmp_path, 1, 0.2, flip_portion=0.2)
+    with pytest.raises(UserError, match="differ in flip_portion"):
+        results.load_runs("xgboost", tmp_path)
+
+
+def test_runs_without_orders_say_so(tmp_path):
+    save_json(tmp_path / "0" / "run.json", NOTED)
+    with pytest.raises(UserError, match="has come as far as its orders"):
+        results.load_runs("xgboost", tmp_path)
+
+
+def test_without_runs_the_committed_results_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "PROJECT_ROOT", tmp_path)
+    found = results.load("xgboost")
+    assert found.source == "committed results" and found.table["run"].nunique() == 10
+    assert results.summary(found.table).set_index(["quantity", "method"])["runs"].eq(10).all()
+    assert set(found.scale["packages"]) >= {"xgboost", "imbalanced-learn"}
+    with pytest.raises(UserError, match="no runs of rnn"):
+        results.load("rnn")
+
+
+def test_committed_identified_shares_are_within_0_04_of_the_published_ones():
+    ours = results.summary(pd.read_csv(results.committed("xgboost.csv")))
+    both = ours.merge(results.published("xgboost"), on=["quantity", "method", "fraction_checked"])
+    both = both[both["quantity"] == IDENTIFIED].set_index("method")
+    difference = (both["mean_x"] - both["mean_y"]).abs()
+    assert len(difference) == 60
+    assert difference["RPS-LJE"].max() < 0.04 and difference["Influence function"].max() < 0.04
+    assert difference["Random"].max() < 0.02
+
+
+def test_figure_has_both_panels_curves_and_a_caption_and_is_the_same_twice(tmp_path):
+    figure, found = figures.label_flips("xgboost", "title")
+    assert [axis.get_ylabel() for axis in figure.axes] == ["mislabelled data identified", "test accuracy"]
+    for axis in figure.axes:
+        assert len(axis.containers) == 3  # ours with error bars
+        assert sum(line.get_linestyle() == "--" and len(line.get_xdata()) == 20 for line in axis.lines) == 3
+    assert any(text.get_text() == results.describe(found) for text in figure.texts)
+    for name in ("a", "b"):
+        figures.save(figure, name, tmp_path)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+
+
+def test_project_root_is_where_runs_are_looked_for():
+    assert results.PROJECT_ROOT == config.PROJECT_ROOT
