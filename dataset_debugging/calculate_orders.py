@@ -6,6 +6,7 @@ checking a point corrects its label.
 
 import numpy as np
 
+RANDOM = "random"  # the method that orders points at random
 CHECKPOINTS = 20  # 5 %, 10 %, ... 100 %
 SHARES = np.round(np.arange(1, CHECKPOINTS + 1) / CHECKPOINTS, 2)
 

@@ -30,7 +30,7 @@ from config import (
     whole,
 )
 from dataset_debugging.accuracies import record_accuracies
-from dataset_debugging.calculate_orders import flipped_points, fraction_identified, order_by_suspicion
+from dataset_debugging.calculate_orders import RANDOM, flipped_points, fraction_identified, order_by_suspicion
 from dataset_debugging.runs import FRESH, RunDir
 from explainer.methods import METHODS
 from explainer.weights import calculate, load_weights, save_weights, weights_path
@@ -38,7 +38,6 @@ from models.files import load_npy, save_npy, save_npz
 from models.outputs import SavedOutputs, outputs_path
 
 STAGES = ("train", "weights", "orders", "accuracies")
-RANDOM = "random"  # the method that orders points at random
 
 
 class Task(Protocol):
@@ -57,12 +56,15 @@ class Task(Protocol):
 class Experiment:
     """What differs between the experiments of the models.
 
-    model: its folder below models/. methods: the published ones. checkpoints: how many are refitted.
+    name: in published_curves.csv. title: of the figure. model: its folder below models/.
+    methods: the published ones. checkpoints: how many are refitted.
     average_over_runs: refits per checkpoint. flip_portion: share of labels that are flipped. jobs: refits side by side.
     add_options(parser): options of the model; their values are part of the run's arguments.
     open(options) -> Task.
     """
 
+    name: str
+    title: str
     model: str
     methods: tuple[str, ...]
     checkpoints: int
@@ -125,6 +127,17 @@ def _run_all(experiment, options, own, path):
     if warned:
         warnings.warn(f"{warned[0][0]} (run.json has this and {len(warned) - 1} like it)", stacklevel=1)
     print(f"{experiment.model}: {len(run_dirs)} runs done until {options.until}, in {shown(path)}")
+    if STAGES.index(options.until) >= STAGES.index("orders"):
+        from dataset_debugging import figures, results  # here, because matplotlib is slow to import
+
+        found = results.load_runs(published_name(experiment, options), path, len(run_dirs))
+        figure = figures.draw(found, f"{experiment.title}, {options.flip_portion:.0%} of the labels flipped")
+        print(f"figure: {shown(figures.save(figure, 'label_flips', path))}")
+
+
+def published_name(experiment, options):
+    """Under which name the published curves of these options are listed."""
+    return experiment.name if options.seed is None else f"{experiment.name}_fixed_random_split"
 
 
 class _Run:
@@ -146,7 +159,8 @@ class _Run:
             raise UserError(f"{shown(run_dir.flips)} holds other flips than seed {self.seeds['flip']}: {FRESH}")
 
     def work(self):
-        self.run_dir.note(seeds=self.seeds, n=self.task.n, device=str(self.options.device))
+        if not self.run_dir.done.exists():
+            self.run_dir.note(seeds=self.seeds, n=self.task.n, device=str(self.options.device))
         for stage in STAGES[: STAGES.index(self.options.until) + 1]:
             start = time.perf_counter()
             if getattr(self, f"_{stage}")():

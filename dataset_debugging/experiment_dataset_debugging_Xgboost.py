@@ -32,6 +32,8 @@ class German:
 
 
 EXPERIMENT = Experiment(
+    name="xgboost",
+    title="XGBoost on German Credit",
     model="Xgboost",
     methods=("ours", "IF", "random"),
     checkpoints=20,

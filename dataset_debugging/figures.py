@@ -20,9 +20,14 @@ PANELS = {IDENTIFIED: "mislabelled data identified", ACCURACY: "test accuracy"}
 
 
 def label_flips(experiment, title):
-    """Draw an experiment's runs against the published curves; returns the figure and the results behind it."""
+    """Draw an experiment's runs, or its committed results; returns the figure and the results behind it."""
     results = load(experiment)
-    ours, theirs = summary(results.table), published(experiment)
+    return draw(results, title), results
+
+
+def draw(results, title):
+    """Draw the results of one experiment against the published curves."""
+    ours, theirs = summary(results.table), published(results.table["experiment"][0])
     quantities = [quantity for quantity in PANELS if (ours["quantity"] == quantity).any()]
     figure, axes = plt.subplots(1, len(quantities), figsize=(5.6 * len(quantities), 4.3), squeeze=False)
     for axis, quantity in zip(axes[0], quantities):
@@ -39,7 +44,7 @@ def label_flips(experiment, title):
     figure.suptitle(title, y=0.99, fontsize=12)
     figure.text(0.5, 0.012, describe(results), ha="center", fontsize=8, color="#444444")
     figure.tight_layout(rect=(0, 0.035, 1, 0.93))
-    return figure, results
+    return figure
 
 
 def _panel(axis, quantity, ours, theirs):

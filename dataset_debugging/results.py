@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from config import CODE_ROOT, PROJECT_ROOT, UserError, shown
-from dataset_debugging.calculate_orders import SHARES
-from dataset_debugging.experiment import RANDOM
+from dataset_debugging.calculate_orders import RANDOM, SHARES
 from dataset_debugging.runs import FRESH, RunDir
 from explainer.methods import METHODS
 from models.files import load_json, load_npy, load_npz, save_json, save_text
@@ -61,10 +60,13 @@ def committed(name):
     return next((root / RESULTS / name for root in (PROJECT_ROOT, CODE_ROOT) if (root / RESULTS / name).exists()), None)
 
 
-def load_runs(experiment, folder):
-    """The finished stages of all runs below `folder`. Raises UserError where the runs' arguments differ."""
+def load_runs(experiment, folder, number=None):
+    """The finished stages of the runs below `folder`, the first `number` of them or all.
+
+    Raises UserError where their arguments differ, or where none has come as far as its orders.
+    """
     folder, rows, scales = Path(folder), [], []
-    for path in sorted(folder.glob("*/run.json"), key=lambda path: int(path.parent.name)):
+    for path in sorted(folder.glob("*/run.json"), key=lambda path: int(path.parent.name))[:number]:
         run_dir = RunDir(path.parent)
         noted = load_json(path, FRESH)
         found = len(rows)
@@ -75,14 +77,14 @@ def load_runs(experiment, folder):
                 ]
         if len(rows) > found:
             scales.append({**noted["arguments"], "n": noted["n"]})
+            made = {name: noted[name] for name in ("device", "python", "packages")}
     if not rows:
         raise UserError(f"no run in {shown(folder)} has come as far as its orders: run the experiment again to go on")
     differing = [name for name in scales[0] if any(scale[name] != scales[0][name] for scale in scales)]
     if differing:
         raise UserError(f"the runs in {shown(folder)} differ in {', '.join(differing)}: {FRESH}")
     columns = ["experiment", "run", "quantity", "method", "fraction_checked", "value"]
-    scale = {**scales[0], "device": noted["device"], "python": noted["python"], "packages": noted["packages"]}
-    return Results(pd.DataFrame(rows, columns=columns), scale, shown(folder))
+    return Results(pd.DataFrame(rows, columns=columns), {**scales[0], **made}, shown(folder))
 
 
 def _values(run_dir, method):
