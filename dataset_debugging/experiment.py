@@ -179,12 +179,11 @@ class _Run:
         return True
 
     def _weights(self):
-        settings = {"ours": ("lr",), "IF": (), "rep": ("lmbd", "epoch")}
         todo = [m for m in self.options.methods if m != RANDOM and not self._weights_path(m).exists()]
         if todo:
             outputs = SavedOutputs.load(outputs_path(self.run_dir.path), FRESH)
         for method in todo:
-            chosen = {name: getattr(self.options, name) for name in settings[method]}
+            chosen = {name: getattr(self.options, name) for name in METHODS[method].settings}
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 weights = calculate(outputs, method, self.options.device, **chosen)

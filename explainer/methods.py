@@ -62,6 +62,7 @@ class Method:
     key: in file names and --methods. label: in figures and tables.
     file: the name of its weights below calculated_weights/, a format string over its settings.
     arrays: the arrays in that file, with their published shapes.
+    settings: the names of the parameters that its weights depend on, damping and bias aside.
     compute(points, **settings) -> Weights.
     suspicion(arrays) -> (n,): the larger, the more suspicious the label of the training point.
     shares(arrays, F_train, F_test, label) -> (n,k): how much each training point speaks for class `label[t]` of each
@@ -72,6 +73,7 @@ class Method:
     label: str
     file: str
     arrays: tuple[str, ...]
+    settings: tuple[str, ...]
     compute: Callable
     suspicion: Callable
     shares: Callable
@@ -123,6 +125,7 @@ METHODS = {
             label="RPS-LJE",
             file="ours_weight_matrix_with_lr_{lr}.npz",
             arrays=("weight_matrix", "self_influence"),
+            settings=("lr",),
             compute=_compute_ours,
             suspicion=lambda a: np.abs(a["self_influence"].reshape(-1)),
             shares=lambda a, F_train, F_test, label: a["weight_matrix"][:, 0, :] @ F_test.T * _sign(label),
@@ -132,6 +135,7 @@ METHODS = {
             label="Influence function",
             file="influence_weight_matrix.npz",
             arrays=("weight_matrix", "self_influence", "jaccobian_test"),
+            settings=(),
             compute=_compute_influence,
             suspicion=lambda a: a["self_influence"].reshape(-1),
             shares=lambda a, *_: -a["weight_matrix"][:, :, 0] @ a["jaccobian_test"][a["tests"], 0].T,
@@ -141,6 +145,7 @@ METHODS = {
             label="RPS-l2",
             file="representer_weight_matrix.npz",
             arrays=("weight_matrix",),
+            settings=("lmbd", "epoch"),
             compute=_compute_rep,
             suspicion=lambda a: np.abs(a["weight_matrix"].reshape(-1)),
             shares=lambda a, F_train, F_test, label: a["weight_matrix"] * (F_train @ F_test.T) * _sign(label),

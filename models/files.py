@@ -39,9 +39,16 @@ def replacing(path):
 
 
 def save_npz(path, *, compressed=False, **arrays):
-    """Write `arrays` as an .npz file."""
-    with replacing(path) as temporary:
-        (np.savez_compressed if compressed else np.savez)(temporary, **arrays)
+    """Write `arrays` as an .npz file.
+
+    As numpy.savez writes it, but the archive is closed when a write fails: releases before numpy 2 leave it to the
+    interpreter, which then prints a traceback.
+    """
+    compression = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", compression) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
 def save_npy(path, array):
