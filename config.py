@@ -24,7 +24,7 @@ MODELS = {
 }
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake that the user can mend; its message says what, got what, do what, in one line."""
 
 
@@ -35,8 +35,16 @@ def base_folder(model):
 
 def script_relative(path, script):
     """`path` as the published commands mean it: relative to the folder of `script` (its `__file__`)."""
-    folder = PROJECT_ROOT / Path(script).resolve().parent.relative_to(CODE_ROOT)
-    return Path(os.path.normpath(folder / Path(path).expanduser()))
+    if not str(path):
+        raise UserError("got an empty path: give a folder or leave the option out")
+    script = Path(script).resolve()
+    if not script.is_relative_to(CODE_ROOT):
+        raise UserError(f"{script} is not of the installed copy, {CODE_ROOT}: run pip install -e . in the one you use")
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"got the path {path}: {error}; write it out") from None
+    return Path(os.path.normpath(PROJECT_ROOT / script.parent.relative_to(CODE_ROOT) / path))
 
 
 def shown(path):
@@ -55,6 +63,8 @@ def device(name="auto"):
         chosen = torch.device(name)
     except RuntimeError:
         raise UserError(f"--device: got {name!r}; give auto, cpu, cuda or cuda:<number>") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise UserError(f"--device: got {name!r}; give auto, cpu, cuda or cuda:<number>")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu")
     return chosen
@@ -66,11 +76,18 @@ def seed(*names):
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, where there are any."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """argparse whose errors are one line and exit status 2."""
 
     def __init__(self, **settings):
-        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **settings)
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **settings)
 
     def error(self, message):
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -96,19 +113,23 @@ def number(kind, condition, wanted):
 
 positive = number(float, lambda x: 0 < x < float("inf"), "a number above 0")
 not_negative = number(float, lambda x: 0 <= x < float("inf"), "0 or a number above it")
+share = number(float, lambda x: 0 < x < 1, "a number between 0 and 1")
 portion = number(float, lambda x: 0 <= x < 1, "a number in [0, 1)")
 at_least_one = number(int, lambda x: x >= 1, "a whole number of at least 1")
 whole = number(int, lambda x: 0 <= x < 2**32, "a whole number in [0, 2**32)")
 
 
 def run_command(main):
-    """Run a command line: a user's mistake ends in one line and status 2, a warning is one line."""
+    """Run a command line: a user's mistake or an unusable file ends in one line and status 2; a warning is one line."""
     warnings.showwarning = lambda message, *_, **__: print(f"\rwarning: {message}", file=sys.stderr)
     try:
         main()
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"error: cannot use {error.filename}: {error.strerror or error}; give another path", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted; whatever is written is whole", file=sys.stderr)
         sys.exit(130)

@@ -62,7 +62,7 @@ class Method:
     key: in file names and --methods. label: in figures and tables.
     file: the name of its weights below calculated_weights/, a format string over its settings.
     arrays: the arrays in that file, with their published shapes.
-    settings: the names of the parameters that its weights depend on, damping and bias aside.
+    settings: the names of the parameters that its weights depend on, damping, rcond and bias aside.
     compute(points, **settings) -> Weights.
     suspicion(arrays) -> (n,): the larger, the more suspicious the label of the training point.
     shares(arrays, F_train, F_test, label) -> (n,k): how much each training point speaks for class `label[t]` of each
@@ -91,14 +91,14 @@ class Method:
         return self.shares({**arrays, "tests": tests}, F_train, F_test, outputs.labels_test[tests])
 
 
-def _compute_ours(points, lr, damping=0.0):
-    result = rps_lje(points.F, points.y, points.theta, lr, damping)
+def _compute_ours(points, lr, **more):
+    result = rps_lje(points.F, points.y, points.theta, lr, **more)
     arrays = {"weight_matrix": result.weight_matrix[:, None, :], "self_influence": result.self_influence}
     return Weights(arrays, result.parameters)
 
 
-def _compute_influence(points, damping=0.0):
-    result = influence_function(points.F, points.y, points.theta, damping)
+def _compute_influence(points, **more):
+    result = influence_function(points.F, points.y, points.theta, **more)
     arrays = {
         "weight_matrix": result.weight_matrix[:, :, None],
         "self_influence": result.self_influence[:, None, None],

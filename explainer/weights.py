@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from config import shown
+from config import UserError, shown
 from explainer.methods import METHODS, points
 from models.files import load_npz, save_npz
-from models.outputs import outputs_path
 
 COMMANDS = {
-    "ours": "python explainer/calculate_ours_weights.py --lr {lr}",
-    "IF": "python explainer/calculate_influence.py",
-    "rep": "python explainer/calculate_representer_weights.py",
+    "ours": "python explainer/calculate_ours_weights.py --saved_path {folder} --lr {lr}",
+    "IF": "python explainer/calculate_influence.py --saved_path {folder}",
+    "rep": "python explainer/calculate_representer_weights.py --saved_path {folder}",
 }
 
 
@@ -28,19 +27,28 @@ def calculate(outputs, method, device="cpu", bias="ignore", **settings):
 
 
 def save_weights(path, weights, **settings):
-    """Write the arrays and the settings behind them, whole or not at all."""
+    """Write the arrays and the settings behind them; outputs: the fingerprint of the SavedOutputs among them."""
     arrays = {name: tensor.cpu().numpy() for name, tensor in weights.arrays.items()}
     save_npz(path, **arrays, settings=np.array(json.dumps(settings)))
 
 
-def load_weights(folder, method, lr=None):
+def load_weights(folder, method, outputs, lr=None):
     """The arrays of a method's weights file and, under "settings", what they were made with.
 
-    Files of the official release are read as well. Raises UserError, with the command to run, where the file is
-    missing or damaged.
+    outputs: the SavedOutputs that they belong to. Files of the official release are read as well; they have no
+    settings. Raises UserError, with the command to run, where the file is missing, damaged, of another number of
+    points, or made from other outputs.
     """
-    command = COMMANDS[method].format(lr=lr)
-    remedy = f"run {command} for the model in {shown(outputs_path(folder).parent)}"
-    arrays = load_npz(weights_path(folder, method, lr), METHODS[method].arrays, remedy, optional=["settings"])
-    arrays["settings"] = json.loads(str(arrays.get("settings", "{}")))
+    path, n = weights_path(folder, method, lr), len(outputs.labels_train)
+    remedy = f"run {COMMANDS[method].format(folder=Path(folder).resolve(), lr=lr)}"
+    arrays = load_npz(path, METHODS[method].arrays, remedy, optional=["settings"])
+    try:
+        arrays["settings"] = json.loads(str(arrays.get("settings", "{}")))
+    except json.JSONDecodeError:
+        raise UserError(f"{shown(path)} has damaged settings: {remedy}") from None
+    wrong = [name for name in METHODS[method].arrays if "test" not in name and len(np.atleast_1d(arrays[name])) != n]
+    if wrong:
+        raise UserError(f"{shown(path)} has {', '.join(wrong)} of another length than {n} training points: {remedy}")
+    if arrays["settings"].get("outputs", outputs.fingerprint) != outputs.fingerprint:
+        raise UserError(f"{shown(path)} was made from other saved outputs than those beside it: {remedy}")
     return arrays

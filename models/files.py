@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -87,24 +86,32 @@ def load_npz(path, keys, remedy, optional=()):
 def load_npy(path, remedy):
     """Read one array. Raises UserError, ending in `remedy`, where it is missing, damaged or pickled."""
     with _readable(path, remedy):
-        return np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"{shown(path)} holds an archive, not one array: {remedy}")
+        return array
 
 
 def load_json(path, remedy):
-    """Read JSON. Raises UserError, ending in `remedy`, where it is missing or damaged."""
+    """Read a JSON object. Raises UserError, ending in `remedy`, where it is missing, damaged or no object."""
     with _readable(path, remedy):
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise UserError(f"{shown(path)} holds no JSON object: {remedy}")
+        return value
 
 
 @contextlib.contextmanager
 def _readable(path, remedy):
     try:
         yield
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{Path(path).name} not found in {shown(Path(path).parent)}: {remedy}") from None
     except OSError as error:
         raise UserError(f"cannot read {shown(path)} ({error.strerror or error}): {remedy}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        pickled = "pickle" in str(error)
+    except Exception as error:  # a damaged header can end in nearly any exception of the parsers below
+        pickled = "Object arrays" in str(error)
         cause = "holds pickled objects, which are never loaded" if pickled else "is damaged or of another format"
         raise UserError(f"{shown(path)} {cause}: {remedy}") from error

@@ -3,12 +3,14 @@
 Letters: n training points, m test points, d features of the last hidden layer.
 """
 
+import hashlib
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from config import MODELS, UserError, shown
+from config import MODELS, UserError, base_folder, shown
 from models.files import load_npz, save_npz
 
 
@@ -55,37 +57,69 @@ class SavedOutputs:
         def refuse(problem):
             raise UserError(f"{shown(source)}: {problem}: {remedy}")
 
-        values, d = {}, np.asarray(self.weight).size
-        for part in _PARTS:
-            f, labels, pred = (np.asarray(getattr(self, f"{name}_{part}")) for name in _CHECKED)
-            if f.ndim != 2 or f.shape[1] != d:
-                refuse(f"intermediate_{part} has shape {f.shape}, expected (points, {d}) as weight has")
-            for name, array in (("labels", labels), ("pred", pred)):
-                if array.size != len(f):
-                    refuse(f"{name}_{part} has shape {array.shape}, expected {len(f)} values, one for each point")
-            for name, array in ((f"intermediate_{part}", f), (f"pred_{part}", pred)):
-                if not np.issubdtype(array.dtype, np.number):
-                    refuse(f"{name} holds {array.dtype}, expected numbers")
-                if not np.isfinite(array).all():
-                    row = int(np.argwhere(~np.isfinite(array.reshape(len(f), -1)))[0, 0])
-                    refuse(f"{name} has a NaN or infinity in row {row}")
-            if not np.isin(labels, (0, 1)).all():
-                refuse(f"labels_{part} holds {np.setdiff1d(labels, (0, 1))[:3].tolist()}, expected only 0 and 1")
-            if part == "train" and np.unique(labels).size < 2:
-                refuse(f"labels_train holds only {np.unique(labels).tolist()}, expected both classes, 0 and 1")
-            if ((pred < 0) | (pred > 1)).any():
-                refuse(f"pred_{part} leaves [0, 1], expected probabilities of class 1")
-            values |= {f"labels_{part}": labels.reshape(-1).astype(np.int64), f"pred_{part}": pred.reshape(-1)}
-        if not np.isfinite(self.weight).all():
-            refuse("weight has a NaN or infinity")
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["weight"] = _finite(self.weight, "weight", refuse)
+        if not values["weight"].size:
+            refuse("weight is empty")
         if self.bias is not None:
-            values["bias"] = np.asarray(self.bias).reshape(1)
-        values |= {f"{part}_accuracy": float(getattr(self, f"{part}_accuracy")) for part in _PARTS}
-        return SavedOutputs(**{**vars(self), **values})
+            values["bias"] = _one(self.bias, "bias", refuse)
+        for part in _PARTS:
+            values[f"{part}_accuracy"] = float(_one(values[f"{part}_accuracy"], f"{part}_accuracy", refuse)[0])
+            values |= self._checked_part(part, values["weight"].size, refuse)
+        if np.unique(values["labels_train"]).size < 2:
+            refuse(f"labels_train holds only {np.unique(self.labels_train).tolist()}, expected both classes, 0 and 1")
+        return SavedOutputs(**values)
+
+    def _checked_part(self, part, d, refuse):
+        """The features, predictions and labels of the training or the test points."""
+        f, pred, labels = (_finite(getattr(self, f"{name}_{part}"), f"{name}_{part}", refuse) for name in _CHECKED)
+        if f.ndim != 2 or f.shape[1] != d:
+            refuse(f"intermediate_{part} has shape {f.shape}, expected (points, {d}) as weight has")
+        if not len(f):
+            refuse(f"there are no {part} points")
+        for name, array in (("labels", labels), ("pred", pred)):
+            if array.size != len(f):
+                refuse(f"{name}_{part} has shape {array.shape}, expected {len(f)} values, one for each point")
+        if not np.isin(labels, (0, 1)).all():
+            refuse(f"labels_{part} holds {np.setdiff1d(labels, (0, 1))[:3].tolist()}, expected only 0 and 1")
+        if ((pred < 0) | (pred > 1)).any():
+            refuse(f"pred_{part} leaves [0, 1], expected probabilities of class 1")
+        labels = labels.reshape(-1).astype(np.int64)
+        return {f"intermediate_{part}": f, f"pred_{part}": pred.reshape(-1), f"labels_{part}": labels}
+
+    @cached_property
+    def fingerprint(self):
+        """A hash of what the explainers read, by which weights know the outputs that they were made from."""
+        arrays = (np.ascontiguousarray(getattr(self, f"{name}_{part}")) for part in _PARTS for name in _CHECKED)
+        digest = hashlib.sha256()
+        for array in (*arrays, np.ascontiguousarray(self.weight)):
+            digest.update(array)
+        return digest.hexdigest()[:16]
+
+
+def _finite(array, name, refuse):
+    """`array` in float32, float64 or int64 of this machine, if it holds finite real numbers."""
+    array = np.asarray(array)
+    if array.dtype == bool or np.issubdtype(array.dtype, np.integer):
+        return array.astype(np.int64)
+    if not np.issubdtype(array.dtype, np.floating):
+        refuse(f"{name} holds {array.dtype}, expected real numbers")
+    if not np.isfinite(array).all():
+        where = np.argwhere(~np.isfinite(array))[0]
+        refuse(f"{name} has a NaN or infinity" + (f" in row {where[0]}" if where.size else ""))
+    return array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32, copy=False)
+
+
+def _one(array, name, refuse):
+    """One finite number, (1,)."""
+    array = _finite(array, name, refuse)
+    if array.size != 1:
+        refuse(f"{name} has shape {array.shape}, expected one number")
+    return array.reshape(1)
 
 
 _PARTS = ("train", "test")
-_CHECKED = ("intermediate", "labels", "pred")
+_CHECKED = ("intermediate", "pred", "labels")
 
 
 def outputs_path(folder):
@@ -94,5 +128,7 @@ def outputs_path(folder):
 
 
 def load_outputs(folder, model):
-    """The saved outputs of a run folder of `model`; the error for a missing one names the training command."""
-    return SavedOutputs.load(outputs_path(folder), f"run {MODELS[model]} first")
+    """The saved outputs of a run folder of `model`; the error for missing or unusable ones says how to make them."""
+    if folder == base_folder(model):
+        return SavedOutputs.load(outputs_path(folder), f"run {MODELS[model]} first")
+    return SavedOutputs.load(outputs_path(folder), "train that model first, or give another --saved_path")

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import HTML
 
 from config import base_folder
 from explainer.float32 import float32_weights
@@ -31,7 +32,7 @@ class CaseStudy:
         folder = folder or base_folder("Xgboost")
         self.data, self.raw, self.outputs = load(), readable(), load_outputs(folder, "Xgboost")
         self.meanings = meanings()
-        self.weights = {"ours": load_weights(folder, "ours", lr=LR), "IF": load_weights(folder, "IF")}
+        self.weights = {key: load_weights(folder, key, self.outputs, lr=LR) for key in ("ours", "IF")}
         self.right = (self.outputs.pred_train > 0.5) == (self.outputs.labels_train == 1)
 
     def importance(self, method, tests):
@@ -80,17 +81,19 @@ class CaseStudy:
         values = dict(zip(self.data.columns, self.data.X_train[i]))
         row = {name: values[name] for name in NUMERICAL}
         for name in CATEGORICAL:
-            codes = [column.removeprefix(f"{name}_") for column, v in values.items() if column.startswith(name) and v]
+            codes = [
+                column.removeprefix(f"{name}_") for column, v in values.items() if column.startswith(f"{name}_") and v
+            ]
             row[name] = ", ".join(self.meanings[name, code] for code in codes) or NONE
         return pd.Series(row | {"classification": "good" if self.data.y_train[i] else "bad"})
 
 
-def shown(table):
-    """A table of the case study for a notebook: what a row has in common with the test point is set in green."""
+def shown(tables, test):
+    """One of the tables for a notebook: what a row has in common with the test point is set in green."""
 
     def same(column):
         return ["background-color: #d9f0d3" if value == column.iloc[0] else "" for value in column]
 
     small = [{"selector": "td, th", "props": "font-size: 75%; text-align: left"}]
-    style = table.style.apply(same).set_table_styles(small).set_caption("green: as the test point")
-    return style.set_uuid("case-study")  # the same HTML for the same table
+    style = tables[test].style.apply(same).set_table_styles(small).set_caption("green: as the test point")
+    return HTML(style.set_uuid(f"case-study-{test}").to_html())  # no random id: the same table is the same output

@@ -23,6 +23,7 @@ def train(folder, features="probability", seed=SEED, y_train=None):
     booster = fit(data.X_train, y_train, seed)
     outputs = saved_outputs(booster, data, y_train, features)
     path = outputs_path(folder)
+    path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
     save(booster, path.with_name("xgb.ubj"))
     outputs.save(path)
     return outputs

@@ -1,5 +1,6 @@
 """German Credit: the raw rows, the prepared arrays, and both as a person reads them."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,14 @@ class GermanCredit:
     columns: np.ndarray
     train_rows: np.ndarray
     test_rows: np.ndarray
+
+    @property
+    def fingerprint(self):
+        """A hash of the arrays that a model is trained and tested on."""
+        digest = hashlib.sha256()
+        for array in (self.X_train, self.y_train, self.X_test, self.y_test):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()[:16]
 
 
 def load():

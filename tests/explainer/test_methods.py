@@ -25,8 +25,9 @@ NAMES = {
 def saved(folder, method, outputs, bias="ignore"):
     settings = SETTINGS[method]
     path = weights_path(folder, method, lr=settings.get("lr"))
-    save_weights(path, calculate(outputs, method, bias=bias, **settings), bias=bias, **settings)
-    return path, load_weights(folder, method, lr=settings.get("lr"))
+    made = calculate(outputs, method, bias=bias, **settings)
+    save_weights(path, made, bias=bias, outputs=outputs.fingerprint, **settings)
+    return path, load_weights(folder, method, outputs, lr=settings.get("lr"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -35,7 +36,11 @@ def test_files_have_the_official_names_keys_and_shapes(tmp_path, method):
     assert path == tmp_path / "calculated_weights" / NAMES[method]
     with np.load(path) as file:
         assert {key: file[key].shape for key in file.files if key != "settings"} == SHAPES[method]
-    assert arrays["settings"] == {"bias": "ignore", **SETTINGS[method]}
+    assert arrays["settings"] == {
+        "bias": "ignore",
+        "outputs": saved_outputs().fingerprint,
+        **SETTINGS[method],
+    }
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -43,12 +48,22 @@ def test_files_of_the_official_release_are_read(tmp_path, method):
     path, arrays = saved(tmp_path, method, saved_outputs())
     del arrays["settings"]
     np.savez(path, **arrays)
-    assert load_weights(tmp_path, method, lr=1e-5)["settings"] == {}
+    assert load_weights(tmp_path, method, saved_outputs(), lr=1e-5)["settings"] == {}
 
 
 def test_missing_weights_name_their_command(tmp_path):
-    with pytest.raises(UserError, match="not found.*run python explainer/calculate_ours_weights.py --lr 0.01"):
-        load_weights(tmp_path, "ours", lr=0.01)
+    command = f"run python explainer/calculate_ours_weights.py --saved_path {tmp_path} --lr 0.01"
+    with pytest.raises(UserError, match=f"not found.*{command}"):
+        load_weights(tmp_path, "ours", saved_outputs(), lr=0.01)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_of_another_model_are_refused(tmp_path, method):
+    saved(tmp_path, method, saved_outputs())
+    with pytest.raises(UserError, match="was made from other saved outputs"):
+        load_weights(tmp_path, method, saved_outputs(seed=1), lr=1e-5)
+    with pytest.raises(UserError, match="of another length than 50 training points"):
+        load_weights(tmp_path, method, saved_outputs(n=50), lr=1e-5)
 
 
 def test_importance_is_each_equation_for_one_pair_of_points(tmp_path):

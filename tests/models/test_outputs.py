@@ -46,10 +46,31 @@ def test_predictions_and_labels_of_the_official_shapes_are_flattened(tmp_path):
         ({"labels_train": np.ones(60, int)}, r"labels_train holds only \[1\], expected both classes"),
         ({"pred_train": np.full(60, 1.5)}, r"pred_train leaves \[0, 1\]"),
         ({"weight": np.full((1, 5), np.nan)}, "weight has a NaN or infinity"),
-        ({"intermediate_train": F.astype(str)}, "intermediate_train holds <U.*, expected numbers"),
+        ({"weight": np.ones((1, 0))}, "weight is empty"),
+        ({"bias": np.array([np.nan])}, "bias has a NaN or infinity in row 0"),
+        ({"bias": np.ones(2)}, r"bias has shape \(2,\), expected one number"),
+        ({"train_accuracy": np.ones(2)}, r"train_accuracy has shape \(2,\), expected one number"),
+        ({"test_accuracy": "good"}, "test_accuracy holds <U4, expected real numbers"),
+        ({"pred_train": np.ones(60, complex)}, "pred_train holds complex128, expected real numbers"),
+        ({"intermediate_test": F[:0], "pred_test": F[:0, 0], "labels_test": F[:0, 0]}, "there are no test points"),
+        ({"intermediate_train": F.astype(str)}, "intermediate_train holds <U.*, expected real numbers"),
     ],
 )
 def test_what_explainers_could_not_work_with_is_refused(tmp_path, changes, said):
     saved_outputs(**changes).save(tmp_path / "o.npz")
     with pytest.raises(UserError, match=said + ".*: train first"):
         SavedOutputs.load(tmp_path / "o.npz", "train first")
+
+
+def test_other_byte_orders_and_precisions_are_read(tmp_path):
+    plain = saved_outputs()
+    foreign = {"intermediate_train": plain.intermediate_train.astype(">f4"), "pred_train": plain.pred_train.astype("g")}
+    saved_outputs(**foreign).save(tmp_path / "o.npz")
+    read = SavedOutputs.load(tmp_path / "o.npz", "")
+    np.testing.assert_array_equal(read.intermediate_train, plain.intermediate_train)
+    assert read.intermediate_train.dtype == np.float32 and read.pred_train.dtype == np.float64
+
+
+def test_fingerprint_is_that_of_the_contents():
+    plain, other = saved_outputs(), saved_outputs(labels_train=1 - saved_outputs().labels_train)
+    assert plain.fingerprint == saved_outputs().fingerprint != other.fingerprint

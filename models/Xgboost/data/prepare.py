@@ -15,7 +15,7 @@ from models.files import save_npz
 from models.Xgboost.utils_german import CATEGORICAL, NUMERICAL, PREPARED, GermanCredit, load, raw
 
 SPLIT_SEED = 1  # random_state of the published split
-SMOTE_SEED = 5  # the published draw had none; scripts/smote_sensitivity.py shows what the choice does
+SMOTE_SEED = 5  # the published draw had none; scripts/xgboost_sensitivity.py shows what the choice does
 NEIGHBOURS = 5  # SMOTE's and the published default
 
 
@@ -72,7 +72,8 @@ def main():
         return
     different = [name for name, array in vars(load()).items() if not np.array_equal(array, made[name])]
     if different:
-        raise UserError(f"prepared.npz differs in {', '.join(different)}: install the versions in constraints.txt")
+        cause = f"SMOTE seed {options.smote_seed}, other versions than in constraints.txt, or a changed german.data"
+        raise UserError(f"prepared.npz differs in {', '.join(different)}: made with {cause}; it is restored by git")
     print("prepared.npz is what this command makes, bit by bit")
 
 
