@@ -6,7 +6,7 @@ from explainer.command_line import parser, run
 
 def main():
     options = parser("IF").parse_args()
-    run(__file__, "IF", options, {"damping": options.damping})
+    run(__file__, "IF", options, {"damping": options.damping, "rcond": options.rcond})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ def main():
     options = parser("ours")
     options.add_argument("--lr", default=0.01, type=positive, help="the step of gradient ascent to the anchor")
     options = options.parse_args()
-    run(__file__, "ours", options, {"lr": options.lr, "damping": options.damping})
+    run(__file__, "ours", options, {"lr": options.lr, "damping": options.damping, "rcond": options.rcond})
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 import time
 
-from config import MODELS, ArgumentParser, base_folder, device, not_negative, script_relative, shown
+from config import MODELS, ArgumentParser, base_folder, device, not_negative, portion, script_relative, shown
 from explainer.fidelity import fidelity
-from explainer.last_layer import probabilities
+from explainer.last_layer import RCOND, probabilities
 from explainer.methods import METHODS, points
 from explainer.weights import save_weights, weights_path
 from models.outputs import load_outputs
@@ -24,6 +24,9 @@ def parser(method, damping=True):
     )
     if damping:
         options.add_argument("--damping", default=0.0, type=not_negative, help="added to the diagonal of the Hessian")
+        options.add_argument(
+            "--rcond", default=RCOND, type=portion, help="leave out eigenvalues of the Hessian below this share"
+        )
     options.add_device()
     return options
 
@@ -34,14 +37,16 @@ def run(script, method, options, settings, **more):
     script: the command's `__file__`. settings: the method's parameters, saved beside the weights; `more` is passed to
     the method and not saved.
     """
-    folder = script_relative(options.saved_path, script) if options.saved_path else base_folder(options.model)
+    given = options.saved_path is not None
+    folder = script_relative(options.saved_path, script) if given else base_folder(options.model)
     path = weights_path(folder, method, lr=settings.get("lr"))
-    path = script_relative(options.output, script) if options.output else path
+    path = script_relative(options.output, script) if options.output is not None else path
     chosen = device(options.device)
-    tensors = points(load_outputs(folder, options.model), chosen, options.bias)
+    outputs = load_outputs(folder, options.model)
+    tensors = points(outputs, chosen, options.bias)
     start = time.perf_counter()
     weights = METHODS[method].compute(tensors, **settings, **more)
-    save_weights(path, weights, bias=options.bias, **settings)
+    save_weights(path, weights, bias=options.bias, outputs=outputs.fingerprint, **settings)
     seconds = time.perf_counter() - start
     n, d = tensors.F.shape
     print(f"{METHODS[method].label} on {options.model}: {n} training points, {d} features, {chosen}")

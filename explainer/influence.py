@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 
-from explainer.last_layer import hessian, inverse_hessian, mean_gradient, probabilities, row_blocks
+from explainer.last_layer import RCOND, check_head, hessian, inverse_hessian, mean_gradient, probabilities, row_blocks
 
 
 class InfluenceFunction(NamedTuple):
@@ -29,20 +29,25 @@ def influence_function(
     y: Real[Tensor, " n"],
     theta: Float[Tensor, " d"],
     damping: float = 0.0,
+    rcond: float = RCOND,
 ) -> InfluenceFunction:
     """Weights and self-influences of all training points.
 
     F, y, theta: the last hidden layer, the labels and the last layer's weight. damping: added to the diagonal of H.
+    rcond: eigenvalues of H below this share of the largest are left out.
 
     self_influence[i] >= 0 estimates how much the loss of point i grows when the model is trained without it; large
     values are suspicious. Where theta is no minimizer of the loss on F (a network's last layer rarely is), the
     weights do not sum to zero, and `parameters` is theta after one Newton step, not theta.
     weight_matrix and self_influence have the precision of F; sums are taken in float64.
+    Raises UserError, a ValueError, for labels outside {0,1} and integer features; RankWarning as in
+    `explainer.last_layer.inverse_hessian`.
     """
+    check_head(F, y)
     n, theta = len(F), theta.double()
     p = probabilities(F, theta)
     r = p - y.double()
-    H = inverse_hessian(hessian(F, p), damping)
+    H = inverse_hessian(hessian(F, p), damping, rcond)
     weight_matrix, self_influence = torch.empty_like(F), torch.empty(n, dtype=F.dtype, device=F.device)
     for rows in row_blocks(F):
         f = F[rows].double()

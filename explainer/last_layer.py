@@ -17,15 +17,17 @@ from torch import Tensor
 from config import UserError
 
 BLOCK_ELEMENTS = 2**18  # float64 entries of one block of rows: 2 MB
-TOLERANCE = torch.finfo(torch.float64).eps ** 0.5  # eigenvalues of H below this share of the largest are noise
+# Eigenvalues of H below this share of the largest are left out: the square root of float64's precision, about the
+# level at which an H summed in float32 is rounding noise. A truncation chosen so, not forced by float64.
+RCOND = torch.finfo(torch.float64).eps ** 0.5
 
 
 class RankWarning(UserWarning):
-    """H is singular to working precision; the message names its rank and condition number."""
+    """H is singular or ill-conditioned and was truncated; the message names its rank and condition number."""
 
 
 class InverseHessian(NamedTuple):
-    """H^-1, or the pseudo-inverse of H on the directions that float64 resolves."""
+    """H^-1, or the pseudo-inverse of H without its smallest eigenvalues."""
 
     matrix: Float[Tensor, "d d"]
     rank: int
@@ -34,6 +36,16 @@ class InverseHessian(NamedTuple):
     def solve(self, V: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
         """The rows of V, each multiplied by H^-1."""
         return V @ self.matrix
+
+
+def check_head(F, y):
+    """Raise UserError, a ValueError, unless F holds floating-point features and y labels in {0,1}, one for each row."""
+    if not F.is_floating_point():
+        raise UserError(f"features are {F.dtype}: give float32 or float64")
+    if len(y) != len(F) or not len(F):
+        raise UserError(f"got {len(F)} rows of features and {len(y)} labels: give as many of each, at least one")
+    if not ((y == 0) | (y == 1)).all():
+        raise UserError(f"labels hold {y[(y != 0) & (y != 1)][:3].tolist()}: give only 0 and 1")
 
 
 def row_blocks(F: Float[Tensor, "n d"]):
@@ -62,11 +74,12 @@ def hessian(F: Float[Tensor, "n d"], p: Float[Tensor, " n"]) -> Float[Tensor, "d
     return H / len(F)
 
 
-def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0) -> InverseHessian:
+def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0, rcond: float = RCOND) -> InverseHessian:
     """(H + damping I)^-1, by Cholesky where the matrix is well conditioned, else by its eigenvectors.
 
-    In the second case the eigenvalues below `TOLERANCE` times the largest are left out (Moore-Penrose), with a
-    `RankWarning`: dead or collinear features make H singular, and dividing by rounding errors would answer with noise.
+    In the second case the eigenvalues below `rcond` times the largest are left out (a truncated pseudo-inverse), with
+    a `RankWarning`: dead or collinear features make H singular, and directions in which the data hardly vary would
+    dominate the answer. rcond 0 leaves out only what float64 cannot tell from zero.
     Raises UserError where H is zero or not finite, as it is when every prediction is saturated.
     """
     d = len(H)
@@ -78,15 +91,16 @@ def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0) -> InverseHes
         )
     L, failed = torch.linalg.cholesky_ex(H)
     # The 1-norm estimate may exceed the 2-norm condition number d times: only a clear pass skips the eigenvalues.
-    if not failed and _reciprocal_condition(H, L) > TOLERANCE * d:
+    rcond = max(rcond, torch.finfo(torch.float64).eps * d)
+    if not failed and _reciprocal_condition(H, L) > rcond * d:
         return InverseHessian(torch.cholesky_inverse(L), d, None)
     s, U = torch.linalg.eigh(H)
-    keep = s > TOLERANCE * s[-1]
+    keep = s > rcond * s[-1]
     rank, condition = int(keep.sum()), float(s[-1] / s[0].clamp_min(0))
     if rank < d:
         warnings.warn(
-            f"H has rank {rank} of {d} (condition number {condition:.1e}): directions below {TOLERANCE:.1e} of its "
-            "largest eigenvalue are left out; a positive --damping keeps them",
+            f"H has rank {rank} of {d} (condition number {condition:.1e}): directions below {rcond:.1e} of its largest "
+            "eigenvalue are left out; change it by rcond, or add damping",
             RankWarning,
             stacklevel=2,
         )

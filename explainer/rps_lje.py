@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 
-from explainer.last_layer import hessian, inverse_hessian, mean_gradient, probabilities, row_blocks
+from config import UserError
+from explainer.last_layer import RCOND, check_head, hessian, inverse_hessian, mean_gradient, probabilities, row_blocks
 
 
 class RPSLJE(NamedTuple):
@@ -35,21 +36,27 @@ def rps_lje(
     theta: Float[Tensor, " d"],
     lr: float,
     damping: float = 0.0,
+    rcond: float = RCOND,
 ) -> RPSLJE:
     """Weights and self-influences of all training points.
 
     F, y, theta: the last hidden layer, the labels and the last layer's weight. lr: the step gamma to the anchor, > 0.
-    damping: added to the diagonal of H.
+    damping: added to the diagonal of H. rcond: eigenvalues of H below this share of the largest are left out.
 
     w_i f_t is the share of training point i in the logit of test point t: positive speaks for class 1, negative for
     class 0; the shares of all points sum to the logit of the expanded model. abs(w_i f_i) orders points by suspicion.
     weight_matrix and self_influence have the precision of F; sums are taken in float64.
+    Raises UserError, a ValueError, for lr <= 0, labels outside {0,1} and integer features; RankWarning as in
+    `explainer.last_layer.inverse_hessian`.
     """
+    check_head(F, y)
+    if not lr > 0:
+        raise UserError(f"lr is {lr}: give a number above 0")
     n, theta, y = len(F), theta.double(), y.double()
     anchor = theta + lr * mean_gradient(F, probabilities(F, theta) - y)
     p = probabilities(F, anchor)
     r = p - y
-    H = inverse_hessian(hessian(F, p), damping)
+    H = inverse_hessian(hessian(F, p), damping, rcond)
     weight_matrix, self_influence = torch.empty_like(F), torch.empty(n, dtype=F.dtype, device=F.device)
     for rows in row_blocks(F):
         f = F[rows].double()

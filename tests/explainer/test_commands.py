@@ -47,6 +47,8 @@ def test_the_printed_difference_is_that_of_the_sum_over_training_points(command,
 def test_output_names_the_file(command, folder, tmp_path):
     assert command(calculate_influence.main, "--saved_path", folder, "--output", tmp_path / "x" / "w.npz")[0] == 0
     assert (tmp_path / "x" / "w.npz").exists() and not (folder / "calculated_weights").exists()
+    assert command(calculate_influence.main, "--saved_path", folder, "--output", tmp_path / "y" / "w")[0] == 0
+    assert [path.name for path in (tmp_path / "y").iterdir()] == ["w"]
 
 
 def test_singular_hessian_is_a_warning_of_one_line(command, tmp_path):
@@ -59,6 +61,14 @@ def test_singular_hessian_is_a_warning_of_one_line(command, tmp_path):
     assert command(calculate_influence.main, "--saved_path", tmp_path, "--damping", 0.1)[2] == ""
 
 
+def test_rcond_decides_what_is_left_out(command, tmp_path):
+    F = saved_outputs().intermediate_train.copy()
+    F[:, 4] = F[:, 0] * (1 + 1e-4 * F[:, 1])  # nearly collinear
+    saved_outputs(intermediate_train=F).save(outputs_path(tmp_path))
+    assert "rank 4 of 5" in command(calculate_influence.main, "--saved_path", tmp_path)[2]
+    assert command(calculate_influence.main, "--saved_path", tmp_path, "--rcond", 0)[2] == ""
+
+
 @pytest.mark.parametrize(
     ("main", "arguments", "said"),
     [
@@ -69,6 +79,11 @@ def test_singular_hessian_is_a_warning_of_one_line(command, tmp_path):
         (calculate_representer_weights.main, ["--epoch", "0"], "--epoch: got 0; give a whole number of at least 1"),
         (calculate_influence.main, ["--damping", "-1"], "--damping: got -1; give 0 or a number above it"),
         (calculate_influence.main, ["--device", "gpu"], "--device: got 'gpu'; give auto, cpu, cuda"),
+        (calculate_influence.main, ["--device", "meta"], "--device: got 'meta'; give auto, cpu, cuda"),
+        (calculate_influence.main, ["--rcond", "1"], "--rcond: got 1; give a number in [0, 1)"),
+        (calculate_influence.main, ["--output", ""], "got an empty path"),
+        (calculate_influence.main, ["--output", "~nobody-here/x"], "got the path ~nobody-here/x"),
+        (calculate_representer_weights.main, ["--tolerance", "5"], "--tolerance: got 5; give a number between 0 and 1"),
         (calculate_influence.main, ["--bias", "append"], "hold no bias"),
     ],
 )
@@ -88,7 +103,9 @@ def test_damaged_and_foreign_outputs(refused, folder):
     path = outputs_path(folder)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert "is damaged or of another format: run python" in refused(calculate_influence.main, "--saved_path", folder)
+    assert "is damaged or of another format: train that model first" in refused(
+        calculate_influence.main, "--saved_path", folder
+    )
     np.savez(path, a=np.arange(3))
     assert "has no intermediate_train" in refused(calculate_influence.main, "--saved_path", folder)
     assert not (folder / "calculated_weights").exists()

@@ -48,3 +48,11 @@ def test_cuda_gives_the_same():
     F, y, theta = head(n=500, d=20)
     here, there = rps_lje(F, y, theta, 0.01), rps_lje(F.cuda(), y.cuda(), theta.cuda(), 0.01)
     torch.testing.assert_close(here.weight_matrix, there.weight_matrix.cpu(), rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_no_head_is_a_value_error():
+    F, y, theta = head()
+    with pytest.raises(ValueError, match="lr is -1.0: give a number above 0"):
+        rps_lje(F, y, theta, -1.0)
+    with pytest.raises(ValueError, match="labels hold .*2.*: give only 0 and 1"):
+        rps_lje(F, 2 * y, theta, 0.1)
