@@ -9,8 +9,8 @@ import numpy as np
 
 from config import UserError, seed, shown
 from dataset_debugging.calculate_orders import still_flipped
-from dataset_debugging.runs import FRESH
-from models.files import load_npy, load_npz, save_npy
+from dataset_debugging.runs import REMAKE
+from models.files import load_npy, save_npy
 
 
 def refit_seed(run, checkpoint, repeat):
@@ -23,25 +23,25 @@ def load_refits(run_dir, method, shape):
     path = run_dir.refits(method)
     if not path.exists():
         return np.full(shape, np.nan)
-    refits = load_npy(path, FRESH)
-    if refits.shape != shape:
-        raise UserError(f"{shown(path)} has shape {refits.shape}, expected {shape}: {FRESH}")
+    refits = load_npy(path, REMAKE)
+    if refits.shape != shape or refits.dtype != np.float64:
+        raise UserError(f"{shown(path)} has {refits.dtype} {refits.shape}, expected float64 {shape}: {REMAKE}")
     return refits
 
 
-def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeats, jobs, progress):
+def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeats, jobs, bar):
     """Refit at every checkpoint, `repeats` times, for each method, and write accuracies_<method>.npy.
 
-    refit(flipped points, seed) -> test accuracy. jobs: refits side by side, in threads. progress: called with 1 for
-    each refit that is there.
+    refit(flipped points, seed) -> test accuracy. jobs: refits side by side, in threads. bar: a tqdm bar, whose total
+    counts all these refits.
     """
     tables = {method: load_refits(run_dir, method, (checkpoints, repeats)) for method in methods}
     tasks = []
     for method, table in tables.items():
-        order = load_npz(run_dir.order(method), ["order"], FRESH)["order"]
+        order, _ = run_dir.load_order(method)
         for c, r in np.argwhere(np.isnan(table)):
             tasks.append((method, c, r, still_flipped(order, flipped, c + 1), refit_seed(run, c + 1, r)))
-        progress(int(np.isfinite(table).sum()))
+        bar.total -= int(np.isfinite(table).sum())
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(refit, points, number): (method, c, r) for method, c, r, points, number in tasks}
         try:
@@ -49,7 +49,7 @@ def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeat
                 method, c, r = futures[future]
                 tables[method][c, r] = future.result()
                 save_npy(run_dir.refits(method), tables[method])
-                progress(1)
+                bar.update()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

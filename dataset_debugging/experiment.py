@@ -31,7 +31,7 @@ from config import (
 )
 from dataset_debugging.accuracies import record_accuracies
 from dataset_debugging.calculate_orders import RANDOM, flipped_points, fraction_identified, order_by_suspicion
-from dataset_debugging.runs import FRESH, RunDir
+from dataset_debugging.runs import FRESH, REMAKE, RunDir
 from explainer.methods import METHODS
 from explainer.weights import calculate, load_weights, save_weights, weights_path
 from models.files import load_npy, save_npy, save_npz
@@ -41,9 +41,10 @@ STAGES = ("train", "weights", "orders", "accuracies")
 
 
 class Task(Protocol):
-    """A model and its data, opened once for an experiment. n: training points."""
+    """A model and its data, opened once for an experiment. n: training points. fingerprint: a hash of the data."""
 
     n: int
+    fingerprint: str
 
     def train(self, flipped: np.ndarray, seed: int, folder) -> SavedOutputs:
         """Train with these labels flipped; write the model and its saved outputs below `folder`/model."""
@@ -82,6 +83,7 @@ def main(experiment, script):
 
 def _parse(experiment, script):
     known = [*METHODS, RANDOM]
+    explained = "orders to compare: " + ", ".join(f"{key} = {method.label}" for key, method in METHODS.items())
     options = ArgumentParser(description=f"Label-flip experiment on {experiment.model}; goes on where it was stopped.")
     add = options.add_argument
     add("--num_of_run", type=at_least_one, default=10, help="number of runs")
@@ -92,7 +94,13 @@ def _parse(experiment, script):
     add("--lmbd", type=positive, default=0.003, help="RPS-l2's penalty")
     add("--epoch", type=at_least_one, default=3000, help="RPS-l2's fine-tuning steps, at most")
     add("--seed", type=whole, help="flip the same labels in every run, in <path>_fixed_random_split")
-    add("--methods", nargs="+", choices=known, default=list(experiment.methods), help="orders to compare")
+    add(
+        "--methods",
+        nargs="+",
+        choices=known,
+        default=list(experiment.methods),
+        help=explained,
+    )
     add("--average_over_runs", type=at_least_one, default=experiment.average_over_runs, help="refits per checkpoint")
     add("--until", choices=STAGES, default=STAGES[-1], help="the last stage to do")
     add("--jobs", type=at_least_one, default=experiment.jobs, help="refits side by side")
@@ -110,13 +118,17 @@ def _parse(experiment, script):
 
 
 def _run_all(experiment, options, own, path):
-    arguments = {name: getattr(options, name) for name in ("flip_portion", "lr", "lmbd", "epoch", "seed")}
-    arguments |= {"average_over_runs": options.average_over_runs, **own}
     options.device = device(options.device)
-    run_dirs = [RunDir(path / str(i)) for i in range(options.num_of_run)]
-    for run_dir in run_dirs:  # all of them before the first one works
-        run_dir.begin(arguments, options.overwrite)
     task = experiment.open(options)
+    if options.flip_portion and not int(task.n * options.flip_portion):
+        raise UserError(f"--flip_portion {options.flip_portion} of {task.n} labels is none: give 0, or a larger one")
+    arguments = {name: getattr(options, name) for name in ("flip_portion", "lr", "lmbd", "epoch", "seed")}
+    arguments |= {"average_over_runs": options.average_over_runs, **own, "data": task.fingerprint}
+    run_dirs = [RunDir(path / str(i)) for i in range(options.num_of_run)]
+    for run_dir in run_dirs:  # all of them before the first one changes
+        run_dir.check(arguments, options.overwrite)
+    for run_dir in run_dirs:
+        run_dir.begin(arguments, options.overwrite)
     refits = len(options.methods) * experiment.checkpoints * options.average_over_runs
     per_run = len(STAGES[: STAGES.index(options.until)]) + (refits if options.until == STAGES[-1] else 1)
     with tqdm(total=per_run * len(run_dirs), unit="step", smoothing=0.02) as bar:
@@ -125,7 +137,7 @@ def _run_all(experiment, options, own, path):
             _Run(experiment, options, task, i, run_dir, bar).work()
     warned = [messages for run_dir in run_dirs for messages in run_dir.warnings().values() if messages]
     if warned:
-        warnings.warn(f"{warned[0][0]} (run.json has this and {len(warned) - 1} like it)", stacklevel=1)
+        warnings.warn(f"{warned[0][0]} (the first of {len(warned)}, in each run.json)", stacklevel=1)
     print(f"{experiment.model}: {len(run_dirs)} runs done until {options.until}, in {shown(path)}")
     if STAGES.index(options.until) >= STAGES.index("orders"):
         from dataset_debugging import figures, results  # here, because matplotlib is slow to import
@@ -155,7 +167,7 @@ class _Run:
         order, self.flipped = flipped_points(task.n, options.flip_portion, self.seeds["flip"])
         if not run_dir.flips.exists():
             save_npy(run_dir.flips, order)
-        elif not np.array_equal(load_npy(run_dir.flips, FRESH), order):
+        elif not np.array_equal(load_npy(run_dir.flips, REMAKE), order):
             raise UserError(f"{shown(run_dir.flips)} holds other flips than seed {self.seeds['flip']}: {FRESH}")
 
     def work(self):
@@ -163,12 +175,18 @@ class _Run:
             self.run_dir.note(seeds=self.seeds, n=self.task.n, device=str(self.options.device))
         for stage in STAGES[: STAGES.index(self.options.until) + 1]:
             start = time.perf_counter()
-            if getattr(self, f"_{stage}")():
+            did = getattr(self, f"_{stage}")()
+            if did:
                 self.run_dir.add_seconds(stage, time.perf_counter() - start)
             if stage != STAGES[-1]:
-                self.bar.update()
+                self.bar.update() if did else self._skip(1)
         if self.options.until == STAGES[-1]:
             self.run_dir.done.touch()
+
+    def _skip(self, steps):
+        """Take steps that are done already off the bar, so that its remaining time is that of the others."""
+        self.bar.total -= steps
+        self.bar.refresh()
 
     # Each stage returns whether it had anything to do.
 
@@ -181,26 +199,32 @@ class _Run:
     def _weights(self):
         todo = [m for m in self.options.methods if m != RANDOM and not self._weights_path(m).exists()]
         if todo:
-            outputs = SavedOutputs.load(outputs_path(self.run_dir.path), FRESH)
+            outputs = self._outputs()
         for method in todo:
             chosen = {name: getattr(self.options, name) for name in METHODS[method].settings}
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 weights = calculate(outputs, method, self.options.device, **chosen)
-            save_weights(self._weights_path(method), weights, **chosen)
+            save_weights(self._weights_path(method), weights, outputs=outputs.fingerprint, **chosen)
             self.run_dir.add_warnings(method, [str(warning.message) for warning in caught])
         return bool(todo)
+
+    def _outputs(self):
+        return SavedOutputs.load(outputs_path(self.run_dir.path), REMAKE)
 
     def _weights_path(self, method):
         return weights_path(self.run_dir.path, method, lr=self.options.lr)
 
     def _orders(self):
         todo = [method for method in self.options.methods if not self.run_dir.order(method).exists()]
+        for method in set(self.options.methods) - set(todo):
+            self.run_dir.load_order(method, self.task.n)  # damaged, it is better known before the refits
+        outputs = self._outputs() if set(todo) - {RANDOM} else None
         for method in todo:
             if method == RANDOM:
                 order = np.random.RandomState(self.seeds["random order"]).permutation(self.task.n)
             else:
-                weights = load_weights(self.run_dir.path, method, lr=self.options.lr)
+                weights = load_weights(self.run_dir.path, method, outputs, lr=self.options.lr)
                 order = order_by_suspicion(METHODS[method].suspicion(weights))
             save_npz(self.run_dir.order(method), order=order, fraction_fixed=fraction_identified(order, self.flipped))
         return bool(todo)
@@ -208,8 +232,8 @@ class _Run:
     def _accuracies(self):
         shape = self.experiment.checkpoints, self.options.average_over_runs
         todo = [method for method in self.options.methods if not self.run_dir.accuracies(method).exists()]
-        self.bar.update((len(self.options.methods) - len(todo)) * shape[0] * shape[1])
+        self._skip((len(self.options.methods) - len(todo)) * shape[0] * shape[1])
         if todo:
-            refit, jobs, update = self.task.refit, self.options.jobs, self.bar.update
-            record_accuracies(self.run_dir, self.i, todo, self.flipped, refit, *shape, jobs, update)
+            refit, jobs = self.task.refit, self.options.jobs
+            record_accuracies(self.run_dir, self.i, todo, self.flipped, refit, *shape, jobs, self.bar)
         return bool(todo)

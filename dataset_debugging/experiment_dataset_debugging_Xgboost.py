@@ -17,6 +17,7 @@ class German:
     def __init__(self, options):
         self.data, self.features = load(), options.features
         self.n = len(self.data.y_train)
+        self.fingerprint = self.data.fingerprint
 
     def train(self, flipped, seed, folder):
         return train(folder, self.features, seed, self._labels(flipped))

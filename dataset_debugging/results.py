@@ -14,7 +14,7 @@ from config import CODE_ROOT, PROJECT_ROOT, UserError, shown
 from dataset_debugging.calculate_orders import RANDOM, SHARES
 from dataset_debugging.runs import FRESH, RunDir
 from explainer.methods import METHODS
-from models.files import load_json, load_npy, load_npz, save_json, save_text
+from models.files import load_json, save_json, save_text
 
 LABELS = {key: method.label for key, method in METHODS.items()} | {RANDOM: "Random"}
 ACCURACY, IDENTIFIED = "test_accuracy", "mislabelled_identified"
@@ -28,6 +28,10 @@ FOLDERS = {
     "rnn": "models/RNN/saved_models/experiment_dataset_debugging",
     "xgboost": "models/Xgboost/saved_models/experiment_dataset_debugging",
 }
+
+
+class NoRuns(UserError):
+    """An experiment has not been run, and there are no committed results of it."""
 
 
 class Results(NamedTuple):
@@ -51,7 +55,7 @@ def load(experiment):
         return load_runs(experiment, folder)
     path = committed(f"{experiment}.csv")
     if path is None:
-        raise UserError(f"there are no runs of {experiment} in {shown(folder)}: run its experiment first")
+        raise NoRuns(f"there are no runs of {experiment} in {shown(folder)}: run its experiment first")
     return Results(pd.read_csv(path), load_json(path.with_suffix(".json"), "restore it from git"), "committed results")
 
 
@@ -66,9 +70,11 @@ def load_runs(experiment, folder, number=None):
     Raises UserError where their arguments differ, or where none has come as far as its orders.
     """
     folder, rows, scales = Path(folder), [], []
-    for path in sorted(folder.glob("*/run.json"), key=lambda path: int(path.parent.name))[:number]:
+    paths = [path for path in folder.glob("*/run.json") if path.parent.name.isdecimal()]
+    for path in sorted(paths, key=lambda path: int(path.parent.name))[:number]:
         run_dir = RunDir(path.parent)
         noted = load_json(path, FRESH)
+        missing = [name for name in ("arguments", "n", "device", "python", "packages") if name not in noted]
         found = len(rows)
         for method, label in LABELS.items():
             for quantity, values in _values(run_dir, method):
@@ -76,6 +82,8 @@ def load_runs(experiment, folder, number=None):
                     (experiment, int(path.parent.name), quantity, label, s, v) for s, v in zip(SHARES.round(2), values)
                 ]
         if len(rows) > found:
+            if missing:
+                raise UserError(f"{shown(path)} has no {', '.join(missing)}: {FRESH}")
             scales.append({**noted["arguments"], "n": noted["n"]})
             made = {name: noted[name] for name in ("device", "python", "packages")}
     if not rows:
@@ -89,9 +97,9 @@ def load_runs(experiment, folder, number=None):
 
 def _values(run_dir, method):
     if run_dir.order(method).exists():
-        yield IDENTIFIED, load_npz(run_dir.order(method), ["fraction_fixed"], FRESH)["fraction_fixed"]
+        yield IDENTIFIED, run_dir.load_order(method)[1]
     if run_dir.accuracies(method).exists():
-        yield ACCURACY, load_npy(run_dir.accuracies(method), FRESH)
+        yield ACCURACY, run_dir.load_accuracies(method)
 
 
 def summary(table):
@@ -113,7 +121,7 @@ def describe(results):
         parts.append(_count(scale["average_over_runs"], "refit") + " per checkpoint")
     if scale.get("seed") is not None:
         parts.append(f"flips of seed {scale['seed']}")
-    known = "n flip_portion lr lmbd epoch seed average_over_runs device python packages".split()
+    known = "n flip_portion lr lmbd epoch seed average_over_runs data device python packages".split()
     parts += [f"{name} {value}" for name, value in scale.items() if name not in known]
     return ", ".join(parts)
 

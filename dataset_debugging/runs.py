@@ -1,15 +1,26 @@
 """RunDir: every file name of one run of the label-flip experiment, and the arguments that it was begun with."""
 
+import os
 import platform
+import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from config import UserError, shown
-from models.files import load_json, save_json
+from dataset_debugging.calculate_orders import CHECKPOINTS
+from models.files import load_json, load_npy, load_npz, save_json
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "imbalanced-learn", "xgboost")
 FRESH = "give --overwrite to begin it again"
+REMAKE = "delete that file, and the same command makes it again"
+
+
+def _temporary(path):
+    """Whether `path` is a file that models.files was writing when its process was killed."""
+    return re.fullmatch(r"\..+\.\d+\.tmp(\.\w+)?", path.name) is not None and path.is_file()
 
 
 class RunDir:
@@ -32,27 +43,54 @@ class RunDir:
         """Test accuracies of the single refits, (checkpoints, repeats), NaN where one is still to come."""
         return self.path / "accuracies" / f"refits_{method}.npy"
 
-    def begin(self, arguments, overwrite=False):
-        """Open the folder for a run with these arguments, new or to be continued.
-
-        Raises UserError where it was begun with other arguments.
-        """
-        if overwrite and self.json.exists():
-            shutil.rmtree(self.path)
-        for stray in self.path.glob("**/.*.tmp.*"):  # left by a process that was killed while it wrote
-            stray.unlink(missing_ok=True)
+    def check(self, arguments, overwrite=False):
+        """Raise UserError unless the folder is new, or a run begun with these arguments, or one to be overwritten."""
         if not self.json.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and any(not _temporary(file) for file in self.path.rglob("*") if file.is_file()):
                 raise UserError(f"{shown(self.path)} is no run folder (it has no run.json): choose another --path")
+        elif not overwrite:
+            begun = load_json(self.json, FRESH).get("arguments")
+            if not isinstance(begun, dict):
+                raise UserError(f"{shown(self.json)} holds no arguments: {FRESH}")
+            for name in arguments.keys() | begun.keys():
+                if arguments.get(name) != begun.get(name):
+                    raise UserError(
+                        f"{shown(self.path)} was begun with {name} {begun.get(name)}, got {arguments.get(name)}: "
+                        f"give the same arguments, choose another --path, or {FRESH}"
+                    )
+
+    def load_order(self, method, n=None):
+        """The order (n,) and the identified shares (20,) of a method. Raises UserError for anything else."""
+        path = self.order(method)
+        file = load_npz(path, ["order", "fraction_fixed"], REMAKE)
+        order, shares = file["order"], file["fraction_fixed"]
+        if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(len(order) if n is None else n)):
+            raise UserError(f"{shown(path)} holds no permutation of the training points: {REMAKE}")
+        if shares.shape != (CHECKPOINTS,) or not np.isfinite(shares).all():
+            raise UserError(f"{shown(path)} holds {shares.shape} identified shares, expected {CHECKPOINTS}: {REMAKE}")
+        return order, shares
+
+    def load_accuracies(self, method):
+        """The test accuracies of a method, one for each checkpoint. Raises UserError for anything else."""
+        path = self.accuracies(method)
+        values = load_npy(path, REMAKE)
+        if values.ndim != 1 or not 1 <= len(values) <= CHECKPOINTS or not ((values >= 0) & (values <= 1)).all():
+            raise UserError(f"{shown(path)} holds no list of accuracies: {REMAKE}")
+        return values
+
+    def begin(self, arguments, overwrite=False):
+        """Make the folder, or clear it of what a killed process left half-done, or, to overwrite it, of everything."""
+        for stray in self.path.parent.glob(f".{self.path.name}.*.old"):
+            shutil.rmtree(stray)
+        if overwrite and self.json.exists():
+            old = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")  # one step: no folder without run.json
+            self.path.rename(old)
+            shutil.rmtree(old)
+        for stray in self.path.rglob("*"):
+            if _temporary(stray):
+                stray.unlink(missing_ok=True)
+        if not self.json.exists():
             self.note(arguments=arguments, seconds={})
-            return
-        begun = load_json(self.json, FRESH).get("arguments", {})
-        for name in arguments.keys() | begun.keys():
-            if arguments.get(name) != begun.get(name):
-                raise UserError(
-                    f"{shown(self.path)} was begun with {name} {begun.get(name)}, got {arguments.get(name)}: "
-                    f"give the same arguments, choose another --path, or {FRESH}"
-                )
 
     def note(self, **values):
         """Merge `values` into run.json, with the versions that are in use now."""
@@ -61,7 +99,7 @@ class RunDir:
         save_json(self.json, {**known, **values, "python": platform.python_version(), "packages": packages})
 
     def add_seconds(self, stage, seconds):
-        """Add to the time that a stage has taken, over all the processes that worked on it."""
+        """Add to the time that a stage has taken; what a killed process did is not counted."""
         known = load_json(self.json, FRESH).get("seconds", {})
         self.note(seconds={**known, stage: round(known.get(stage, 0.0) + seconds, 2)})
 

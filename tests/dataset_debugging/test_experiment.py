@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,7 @@ def test_a_seed_fixes_the_flips_of_all_runs_in_a_folder_of_their_own(command, tm
         (["--methods", "lime"], "--methods: invalid choice: 'lime'"),
         (["--until", "end"], "--until: invalid choice: 'end'"),
         (["--jobs", 0], "--jobs: got 0"),
+        (["--flip_portion", 1e-5], "--flip_portion 1e-05 of 1118 labels is none"),
     ],
 )
 def test_bad_arguments(refused, tmp_path, arguments, said):
@@ -171,12 +173,53 @@ def test_a_folder_of_something_else_is_never_touched(refused, tmp_path):
 def test_damaged_files_of_a_run_are_named(command, refused, tmp_path):
     arguments = [*SMALL, "--path", tmp_path, "--until", "orders"]
     assert command(main, *arguments)[0] == 0
-    (tmp_path / "0" / "orders" / "order_ours.npz").unlink()
+    order = tmp_path / "0" / "orders" / "order_ours.npz"
+    whole = dict(np.load(order))
+    for name, value in (("order", whole["order"][:10]), ("order", 0 * whole["order"]), ("fraction_fixed", np.ones(3))):
+        np.savez(order, **{**whole, name: value})
+        assert "order_ours.npz holds" in refused(main, *arguments)
+    order.write_bytes(order.read_bytes()[:300])
+    said = refused(main, *arguments)
+    assert "order_ours.npz is damaged" in said and "delete that file, and the same command makes it again" in said
+    order.unlink()
     weights = tmp_path / "0" / "calculated_weights" / "ours_weight_matrix_with_lr_1e-05.npz"
     weights.write_bytes(weights.read_bytes()[:500])
     assert "ours_weight_matrix_with_lr_1e-05.npz is damaged" in refused(main, *arguments)
-    (tmp_path / "0" / "run.json").write_text("{")
-    assert "run.json is damaged or of another format: give --overwrite" in refused(main, *arguments)
+    weights.unlink()
+    assert command(main, *arguments)[0] == 0
+    np.testing.assert_array_equal(np.load(order)["order"], whole["order"])
+    for text in ("{", "[]", '{"arguments": 3}'):
+        (tmp_path / "0" / "run.json").write_text(text)
+        assert "run.json" in refused(main, *arguments)
+
+
+def test_overwriting_changes_nothing_before_all_is_checked(command, refused, tmp_path, monkeypatch):
+    arguments = [*SMALL[2:], "--path", tmp_path, "--until", "train"]
+    assert command(main, *arguments, "--num_of_run", 2)[0] == 0
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / ".notes.1.tmp.txt").write_text("mine")
+    (tmp_path / "2" / "thesis.txt").write_text("mine")
+    before = arrays(tmp_path)
+    assert "2 is no run folder" in refused(main, *arguments, "--num_of_run", 3, "--overwrite")
+    monkeypatch.setattr(German, "__init__", lambda self, options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command(main, *arguments, "--num_of_run", 2, "--overwrite")
+    assert arrays(tmp_path).keys() == before.keys() and len(list((tmp_path / "2").iterdir())) == 2
+
+
+def test_other_data_are_refused(command, refused, tmp_path, monkeypatch):
+    arguments = [*SMALL, "--path", tmp_path, "--until", "train"]
+    assert command(main, *arguments)[0] == 0
+    monkeypatch.setattr(type(trees_data()), "fingerprint", "another")
+    assert "was begun with data" in refused(main, *arguments)
+
+
+def test_folders_that_are_no_runs_are_left_out_of_the_results(command, tmp_path):
+    arguments = [*SMALL, "--path", tmp_path, "--until", "orders"]
+    assert command(main, *arguments)[0] == 0
+    shutil.copytree(tmp_path / "0", tmp_path / "0.bak")
+    assert command(main, *arguments)[0] == 0
+    assert (tmp_path / "label_flips.png").exists()
 
 
 def test_nothing_flipped_runs(command, tmp_path):
