@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from config import ArgumentParser, at_least_one, run_command
+from config import ArgumentParser, UserError, at_least_one, run_command
 from explainer.methods import METHODS, Points
 from explainer.weights import save_weights
 
@@ -69,6 +69,8 @@ def peak_memory(function, *arguments):
 
 def explainers(options):
     """RPS-LJE: ours against the bare operations."""
+    if options.n < 10 * options.d:
+        raise UserError(f"--n {options.n}: give at least 10 times --d {options.d}, so that the Hessian is regular")
     n, d, points = options.n, options.d, problem(options.n, options.d)
     features = points.F.numel() * points.F.element_size()
     times, memory, results = {ours: [], bare: []}, {}, []

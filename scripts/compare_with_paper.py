@@ -13,6 +13,7 @@ from dataset_debugging.results import (
     FOLDERS,
     IDENTIFIED,
     LABELS,
+    NoRuns,
     committed,
     describe,
     export,
@@ -123,15 +124,8 @@ def short(experiments):
                 at = row.loc[(quantity, share)] if (quantity, share) in row.index else None
                 cells.append("–" if at is None else f"{number(at.mean_p, np.nan)} / **{number(at['mean'], np.nan)}**")
             lines.append(cells)
-    header = [
-        "published / **ours**",
-        "method",
-        "identified at 10 %",
-        "at 20 %",
-        "at 40 %",
-        "accuracy at 20 %",
-        "at 40 %",
-    ]
+    header = ["published / **ours**", "method", "found at 10 %", "found at 20 %", "found at 40 %"]
+    header += ["accuracy at 20 %", "accuracy at 40 %"]
     scales = [f"{TITLES[name]}: {describe(results)}." for name, (results, _) in experiments.items()]
     return table(header, lines) + "\n\n" + "\n".join(scales)
 
@@ -141,14 +135,16 @@ def main():
     options.add_argument("--export", action="store_true", help="make this project's runs the committed results")
     options.add_argument("--readme", action="store_true", help="renew the results table of the README")
     options = options.parse_args()
-    experiments = {}
+    experiments, missing = {}, []
     for experiment, folder in FOLDERS.items():
         if options.export and any((PROJECT_ROOT / folder).glob("*/run.json")):
             export(experiment)
         try:
             experiments[experiment] = beside(experiment)
-        except UserError as error:
-            print(f"left out: {error}")
+        except NoRuns:
+            missing.append(experiment)
+    if missing:
+        print(f"not run yet: {', '.join(missing)}")
     if not experiments:
         raise UserError("there are no results to compare: run an experiment below dataset_debugging/ first")
     for experiment, (results, rows) in experiments.items():
@@ -158,8 +154,10 @@ def main():
     print(f"\nevery checkpoint: {shown(path)}")
     if options.readme:
         readme = CODE_ROOT / "README.md"
-        before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
+        text = readme.read_text(encoding="utf-8")
+        if not 0 <= text.find(BEGIN) < text.find(END):
+            raise UserError(f"README.md has no lines {BEGIN} and {END}: put them where the table is to stand")
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
         save_text(readme, f"{before}{BEGIN}\n{short(experiments)}\n{END}{after}")
 
 
