@@ -62,8 +62,8 @@ def device(name="auto"):
     try:
         chosen = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device: got {name!r}; give auto, cpu, cuda or cuda:<number>") from None
-    if chosen.type not in ("cpu", "cuda"):
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
         raise UserError(f"--device: got {name!r}; give auto, cpu, cuda or cuda:<number>")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu")

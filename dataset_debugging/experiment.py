@@ -130,7 +130,7 @@ def _run_all(experiment, options, own, path):
     for run_dir in run_dirs:
         run_dir.begin(arguments, options.overwrite)
     refits = len(options.methods) * experiment.checkpoints * options.average_over_runs
-    per_run = len(STAGES[: STAGES.index(options.until)]) + (refits if options.until == STAGES[-1] else 1)
+    per_run = STAGES.index(options.until) + (refits if options.until == STAGES[-1] else 1)
     with tqdm(total=per_run * len(run_dirs), unit="step", smoothing=0.02) as bar:
         for i, run_dir in enumerate(run_dirs):
             bar.set_description(f"run {i + 1} of {len(run_dirs)}")

@@ -78,9 +78,7 @@ def load_runs(experiment, folder, number=None):
         found = len(rows)
         for method, label in LABELS.items():
             for quantity, values in _values(run_dir, method):
-                rows += [
-                    (experiment, int(path.parent.name), quantity, label, s, v) for s, v in zip(SHARES.round(2), values)
-                ]
+                rows += [(experiment, int(path.parent.name), quantity, label, s, v) for s, v in zip(SHARES, values)]
         if len(rows) > found:
             if missing:
                 raise UserError(f"{shown(path)} has no {', '.join(missing)}: {FRESH}")
@@ -88,7 +86,8 @@ def load_runs(experiment, folder, number=None):
             made = {name: noted[name] for name in ("device", "python", "packages")}
     if not rows:
         raise UserError(f"no run in {shown(folder)} has come as far as its orders: run the experiment again to go on")
-    differing = [name for name in scales[0] if any(scale[name] != scales[0][name] for scale in scales)]
+    names = dict.fromkeys(name for scale in scales for name in scale)
+    differing = [name for name in names if any(scale.get(name) != scales[0].get(name) for scale in scales)]
     if differing:
         raise UserError(f"the runs in {shown(folder)} differ in {', '.join(differing)}: {FRESH}")
     columns = ["experiment", "run", "quantity", "method", "fraction_checked", "value"]

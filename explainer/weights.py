@@ -45,7 +45,9 @@ def load_weights(folder, method, outputs, lr=None):
     try:
         arrays["settings"] = json.loads(str(arrays.get("settings", "{}")))
     except json.JSONDecodeError:
-        raise UserError(f"{shown(path)} has damaged settings: {remedy}") from None
+        arrays["settings"] = None
+    if not isinstance(arrays["settings"], dict):
+        raise UserError(f"{shown(path)} has damaged settings: {remedy}")
     wrong = [name for name in METHODS[method].arrays if "test" not in name and len(np.atleast_1d(arrays[name])) != n]
     if wrong:
         raise UserError(f"{shown(path)} has {', '.join(wrong)} of another length than {n} training points: {remedy}")

@@ -92,7 +92,8 @@ class SavedOutputs:
         """A hash of what the explainers read, by which weights know the outputs that they were made from."""
         arrays = (np.ascontiguousarray(getattr(self, f"{name}_{part}")) for part in _PARTS for name in _CHECKED)
         digest = hashlib.sha256()
-        for array in (*arrays, np.ascontiguousarray(self.weight)):
+        head = (array for array in (self.weight, self.bias) if array is not None)
+        for array in (*arrays, *map(np.ascontiguousarray, head)):
             digest.update(array)
         return digest.hexdigest()[:16]
 

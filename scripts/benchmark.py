@@ -12,29 +12,34 @@ import numpy as np
 import torch
 
 from config import ArgumentParser, UserError, at_least_one, run_command
-from explainer.methods import METHODS, Points
+from explainer.methods import METHODS, points
 from explainer.weights import save_weights
+from models.outputs import SavedOutputs
 
 LR = 0.01
 
 
 def problem(n, d):
-    """Seeded features, labels and weight of a logistic head, float32 as networks save them."""
+    """Seeded saved outputs of a logistic head, float32 as networks save them."""
     generator = torch.Generator().manual_seed(0)
     F = torch.randn(n, d, generator=generator)
     theta = torch.randn(d, generator=generator) / d**0.5
-    y = (torch.rand(n, generator=generator) < (F @ theta).sigmoid()).long()
-    return Points(F, y, y.float(), F[:1], y[:1], y[:1].float(), theta)
+    p = (F @ theta).sigmoid()
+    y = (torch.rand(n, generator=generator) < p).long()
+    train, test = ([array.numpy() for array in (F[rows], p[rows], y[rows], p[rows])] for rows in (slice(n), slice(1)))
+    return SavedOutputs(*train, *test, weight=theta[None].numpy(), train_accuracy=0.0, test_accuracy=0.0)
 
 
-def ours(points, path):
-    """Weights, self-influences and file, as calculate_ours_weights.py makes them."""
-    save_weights(path, METHODS["ours"].compute(points, lr=LR), lr=LR)
+def ours(outputs, path):
+    """Weights, self-influences and file, as calculate_ours_weights.py makes them, the hash of the outputs included."""
+    outputs.__dict__.pop("fingerprint", None)  # it is cached, and is to be measured
+    save_weights(path, METHODS["ours"].compute(points(outputs), lr=LR), lr=LR, outputs=outputs.fingerprint)
 
 
-def bare(points, path):
+def bare(outputs, path):
     """The same result in the same precision by the bare operations: products, one Cholesky, one solve, one write."""
-    F, y, theta = points.F.double(), points.y.double(), points.theta.double()
+    head = points(outputs)
+    F, y, theta = head.F.double(), head.y.double(), head.theta.double()
     n = len(F)
     anchor = theta + LR * (F.T @ ((F @ theta).sigmoid() - y)) / n
     p = (F @ anchor).sigmoid()
@@ -71,17 +76,17 @@ def explainers(options):
     """RPS-LJE: ours against the bare operations."""
     if options.n < 10 * options.d:
         raise UserError(f"--n {options.n}: give at least 10 times --d {options.d}, so that the Hessian is regular")
-    n, d, points = options.n, options.d, problem(options.n, options.d)
-    features = points.F.numel() * points.F.element_size()
+    n, d, outputs = options.n, options.d, problem(options.n, options.d)
+    features = outputs.intermediate_train.nbytes
     times, memory, results = {ours: [], bare: []}, {}, []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.npz"
         for function in times:  # once to warm up, and to measure memory
-            memory[function] = peak_memory(function, points, path)
+            memory[function] = peak_memory(function, outputs, path)
             results.append(np.load(path)["weight_matrix"])
         for _ in range(options.repeats):
             for function in times:
-                times[function].append(seconds(function, points, path))
+                times[function].append(seconds(function, outputs, path))
     median = {function: statistics.median(values) for function, values in times.items()}
     difference = np.abs(results[0] - results[1]).max() / np.abs(results[1]).max()
     print(f"RPS-LJE, n = {n:,}, d = {d}, {torch.get_num_threads()} threads, medians of {options.repeats}:")

@@ -37,6 +37,9 @@ def test_runs_with_other_arguments_are_not_averaged(tmp_path):
     write_run(tmp_path, 1, 0.2, flip_portion=0.2)
     with pytest.raises(UserError, match="differ in flip_portion"):
         results.load_runs("xgboost", tmp_path)
+    write_run(tmp_path, 1, 0.2, data="an argument that the first run does not have")
+    with pytest.raises(UserError, match="differ in data"):
+        results.load_runs("xgboost", tmp_path)
 
 
 def test_runs_without_orders_say_so(tmp_path):

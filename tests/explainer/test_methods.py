@@ -51,6 +51,14 @@ def test_files_of_the_official_release_are_read(tmp_path, method):
     assert load_weights(tmp_path, method, saved_outputs(), lr=1e-5)["settings"] == {}
 
 
+def test_settings_that_are_no_object_are_refused(tmp_path):
+    path, arrays = saved(tmp_path, "IF", saved_outputs())
+    for settings in ("3", "{"):
+        np.savez(path, **{**arrays, "settings": np.array(settings)})
+        with pytest.raises(UserError, match="has damaged settings: run python"):
+            load_weights(tmp_path, "IF", saved_outputs())
+
+
 def test_missing_weights_name_their_command(tmp_path):
     command = f"run python explainer/calculate_ours_weights.py --saved_path {tmp_path} --lr 0.01"
     with pytest.raises(UserError, match=f"not found.*{command}"):

@@ -74,3 +74,7 @@ def test_other_byte_orders_and_precisions_are_read(tmp_path):
 def test_fingerprint_is_that_of_the_contents():
     plain, other = saved_outputs(), saved_outputs(labels_train=1 - saved_outputs().labels_train)
     assert plain.fingerprint == saved_outputs().fingerprint != other.fingerprint
+    assert saved_outputs(bias=np.ones(1)).fingerprint not in (
+        plain.fingerprint,
+        saved_outputs(bias=np.zeros(1)).fingerprint,
+    )
