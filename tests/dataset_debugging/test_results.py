@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +58,18 @@ def test_without_runs_the_committed_results_are_read(tmp_path, monkeypatch):
     assert set(found.scale["packages"]) >= {"xgboost", "imbalanced-learn"}
     with pytest.raises(UserError, match="no runs of rnn"):
         results.load("rnn")
+
+
+def test_exported_runs_are_read_back_to_the_last_digit(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "PROJECT_ROOT", tmp_path)
+    for i in range(3):
+        write_run(tmp_path / results.FOLDERS["rnn"], i, (i + 1) / 7)
+    runs = results.load("rnn")
+    results.export("rnn")
+    shutil.rmtree(tmp_path / "models")
+    committed = results.load("rnn")
+    assert committed.source == "committed results" and committed.scale == runs.scale
+    pd.testing.assert_frame_equal(committed.table, runs.table, check_exact=True)
 
 
 def test_committed_identified_shares_are_within_0_04_of_the_published_ones():
