@@ -56,7 +56,7 @@ def load(experiment):
     path = committed(f"{experiment}.csv")
     if path is None:
         raise NoRuns(f"there are no runs of {experiment} in {shown(folder)}: run its experiment first")
-    table = pd.read_csv(path, float_precision="round_trip")
+    table = pd.read_csv(path, converters={"value": float})  # exact in every release of pandas
     return Results(table, load_json(path.with_suffix(".json"), "restore it from git"), "committed results")
 
 
