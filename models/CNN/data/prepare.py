@@ -1,0 +1,184 @@
+"""Read the images of some classes: class 0 first, then class 1, each in the order of its data set.
+
+The paper's data are automobile (0) and horse (1) of CIFAR-10: 10,000 training and 2,000 test images. A source is one of
+class folders   <dir>/{train,test}/<class>/*, or the same below <dir>/cifar10_images; images of 32 x 32 pixels
+CIFAR-10        as torchvision keeps it, <dir>/cifar-10-batches-py; downloaded into <dir> where it can be
+digits          the handwritten digits that scikit-learn carries, enlarged from 8 x 8; needs no folder
+
+python models/CNN/data/prepare.py --data_dir DIR says what is found there.
+"""
+
+import contextlib
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from config import DATA_ROOT, ArgumentParser, UserError, run_command, shown
+
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
+DEFAULT_CLASSES = {"cifar": ("automobile", "horse"), "digits": ("3", "8")}
+SIDE = 32
+_WITHOUT = "--dataset digits runs without any"
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".webp"}
+_PATIENCE = 20.0  # seconds without an answer after which a download counts as failed
+
+
+class Images(NamedTuple):
+    """Images of k classes.
+
+    x_train (n,32,32,3) and x_test (m,32,32,3): red, green, blue in 0 ... 255. y_train (n,), y_test (m,): 0 ... k - 1.
+    classes: the k names. source: where they come from.
+    """
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    classes: tuple[str, ...]
+    source: str
+
+
+def read(dataset="cifar", data_dir=None, classes=None, limit=None):
+    """The images of `classes` (default: the paper's two) in the data set "cifar" or "digits".
+
+    limit: the first so many training images of each class, None for all; never more than there are.
+
+    Raises UserError where they are not found, cannot be downloaded or are unusable.
+    """
+    classes = tuple(classes or DEFAULT_CLASSES[dataset])
+    if len(set(classes)) < max(2, len(classes)):
+        raise UserError(f"--classes: got {' '.join(classes)}; give different classes, such as automobile horse")
+    if dataset == "digits":
+        parts, source = _digits(classes, limit), "scikit-learn's handwritten digits"
+    else:
+        parts, source = _cifar(Path(data_dir or DATA_ROOT).expanduser(), classes, limit)
+    arrays = []
+    for images in parts:  # one list of (k,32,32,3) per part, in the order of `classes`
+        arrays += [np.concatenate(images), np.repeat(np.arange(len(classes)), [len(x) for x in images])]
+    return Images(*arrays, classes, source)
+
+
+def _digits(classes, limit):
+    """The first four fifths of each digit for training, the rest for testing."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    _known(classes, [str(name) for name in digits.target_names], "digits")
+    train, test = [], []
+    for name in classes:
+        images = digits.images[digits.target == int(name)] * (255 / 16)
+        grey = [Image.fromarray(x.astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for x in images]
+        rgb = np.stack([np.asarray(x.convert("RGB")) for x in grey])
+        cut = len(rgb) * 4 // 5
+        train.append(rgb[:cut][:limit])
+        test.append(rgb[cut:])
+    return train, test
+
+
+def _cifar(root, classes, limit):
+    for folder in (root, root / "cifar10_images"):
+        if (folder / "train").is_dir():
+            train = _class_folders(folder / "train", classes, limit)
+            return (train, _class_folders(folder / "test", classes)), f"class folders in {folder}"
+    _known(classes, CIFAR10, "CIFAR-10")
+    return _torchvision(root, classes, limit), f"CIFAR-10 in {root}"
+
+
+def _known(classes, known, source):
+    unknown = [name for name in classes if name not in known]
+    if unknown:
+        raise UserError(f"--classes: {source} has no class {unknown[0]}; it has {', '.join(known)}")
+
+
+def _class_folders(folder, classes, limit=None):
+    """The first `limit` images of each class folder, by name."""
+    if not folder.is_dir():
+        raise UserError(f"{shown(folder)} is missing: lay the images out as {shown(folder)}/<class>/*; {_WITHOUT}")
+    _known(classes, sorted(path.name for path in folder.iterdir() if path.is_dir()), shown(folder))
+    return [_folder(folder / name, limit) for name in classes]
+
+
+def _folder(folder, limit):
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.name[0] != ".")
+    if not paths:
+        raise UserError(
+            f"{shown(folder)} holds no images ({', '.join(sorted(_SUFFIXES))}): put the class's images there"
+        )
+    paths = paths[:limit]
+    images = np.empty((len(paths), SIDE, SIDE, 3), np.uint8)
+    for image, path in zip(images, paths):
+        try:
+            with Image.open(path) as file:
+                pixels = np.asarray(file.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"cannot read the image {shown(path)} ({error}): replace or remove it") from error
+        if pixels.shape != image.shape:
+            height, width, _ = pixels.shape
+            raise UserError(
+                f"{shown(path)} has {width} x {height} pixels, expected {SIDE} x {SIDE}: resize or remove it"
+            )
+        image[:] = pixels
+    return images
+
+
+def _torchvision(root, classes, limit):
+    """CIFAR-10's own archive. torchvision compares its files with the published checksums before it reads them."""
+    from torchvision.datasets import CIFAR10 as Archive
+
+    parts = []
+    for train in (True, False):
+        try:
+            with patience(_PATIENCE):
+                archive = Archive(root, train=train, download=not (root / Archive.base_folder).is_dir())
+        except Exception as error:  # no network, no disk, a damaged archive: torchvision raises many kinds
+            cause = " ".join(str(getattr(error, "reason", error)).split())
+            raise UserError(
+                f"no CIFAR-10 in {shown(root)}: looked for train/<class>/*, cifar10_images/train/<class>/* and "
+                f"{Archive.base_folder}, and could not load or download it ({cause}); "
+                f"give its folder as --data_dir; {_WITHOUT}"
+            ) from error
+        labels = np.asarray(archive.targets)
+        first = limit if train else None
+        parts.append([archive.data[labels == CIFAR10.index(name)][:first] for name in classes])
+    return parts
+
+
+@contextlib.contextmanager
+def patience(seconds):
+    """Give up on a connection that says nothing for so long."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def add_data_options(parser):
+    """The options that choose the images."""
+    parser.add_argument("--dataset", default="cifar", choices=list(DEFAULT_CLASSES), help="images to train on")
+    parser.add_argument("--data_dir", help=f"folder of the images (default: $RPS_LJE_DATA, else {shown(DATA_ROOT)})")
+    parser.add_argument(
+        "--classes",
+        nargs=2,
+        metavar=("CLASS0", "CLASS1"),
+        help="two classes (default: automobile horse, for digits 3 8)",
+    )
+
+
+def main():
+    parser = ArgumentParser(description="Say which images there are.")
+    add_data_options(parser)
+    options = parser.parse_args()
+    images = read(options.dataset, options.data_dir, options.classes)
+    print(f"source: {images.source}")
+    for part, labels in (("train", images.y_train), ("test", images.y_test)):
+        counts = ", then ".join(f"{(labels == i).sum():,} {name}" for i, name in enumerate(images.classes))
+        print(f"{part}: {counts}")
+
+
+if __name__ == "__main__":
+    run_command(main)

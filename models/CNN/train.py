@@ -1,0 +1,95 @@
+"""Train the paper's ResNet-20 on two classes of images.
+
+python models/CNN/train.py --lr 0.01 --epochs 10 --saved_path saved_models/base
+
+Writes model/resnet20.pt (a state dict) and model/saved_outputs.npz below --saved_path. Goes on where it was stopped.
+"""
+
+import hashlib
+import time
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from config import ArgumentParser, at_least_one, device, positive, run_command, script_relative, shown, whole
+from models.CNN.data.prepare import add_data_options
+from models.CNN.training import Schedule, fit, last_layer, save_tensors
+from models.CNN.utils_cifar import Start, add_training_options, load
+from models.outputs import SavedOutputs, outputs_path
+
+
+def fit_binary(start, data, schedule, seed, y_train=None, **more):
+    """A ResNet-20 trained from `start` on the two classes, labels y_train (n,) if given; more: as `fit` takes it."""
+    y_train = data.y_train if y_train is None else y_train
+    network = start.network(data.x_train.device)
+
+    def loss(outputs, labels):
+        return binary_cross_entropy_with_logits(outputs[:, 0], labels)
+
+    def batch(indices, generator, done):
+        return data.x_train[indices].permute(0, 3, 1, 2)
+
+    return fit(network, batch, y_train, loss, schedule, seed, **more)
+
+
+def saved_outputs(network, data, y_train=None):
+    """What the explainers read; labels_train are those that the network was trained on, y_train (n,) if given."""
+    parts, accuracies = [], []
+    for x, y in ((data.x_train, data.y_train if y_train is None else y_train), (data.x_test, data.y_test)):
+        features, logits = last_layer(network, x)
+        p, y = logits[:, 0].sigmoid(), y.cpu().long()
+        accuracies.append(((p > 0.5) == (y == 1)).double().mean().item())
+        parts += [array.numpy() for array in (features, p, y, logits[:, 0])]
+    weight, bias = (value.detach().float().cpu().numpy() for value in (network.fc.weight, network.fc.bias))
+    return SavedOutputs(*parts, weight, *accuracies, bias=bias)
+
+
+def accuracy(network, data):
+    """Share of the test images whose label is the predicted class."""
+    _, logits = last_layer(network, data.x_test)
+    return ((logits[:, 0] > 0) == (data.y_test.cpu() == 1)).double().mean().item()
+
+
+def train(folder, start, data, schedule, seed, y_train=None, after_epoch=None, progress=None):
+    """Train and write the model and its outputs below `folder`/model; as `fit_binary`. Returns SavedOutputs."""
+    path = outputs_path(folder)
+    checkpoint = path.with_name("training.checkpoint")
+    labels = data.y_train if y_train is None else y_train
+    identity = hashlib.sha256(labels.cpu().numpy()).hexdigest() + data.fingerprint + start.fingerprint
+    more = {"checkpoint": checkpoint, "identity": identity, "after_epoch": after_epoch, "progress": progress}
+    network = fit_binary(start, data, schedule, seed, y_train, **more)
+    outputs = saved_outputs(network, data, y_train)
+    path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
+    state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    save_tensors(path.with_name("resnet20.pt"), state)
+    outputs.save(path)
+    checkpoint.unlink(missing_ok=True)
+    return outputs
+
+
+def main():
+    parser = ArgumentParser(description="Train ResNet-20 on two classes of images.")
+    parser.add_argument("--lr", type=positive, default=0.01, help="learning rate")
+    parser.add_argument("--epochs", type=at_least_one, default=10, help="passes over the training images")
+    parser.add_argument("--saved_path", default="saved_models/base", help="run folder, relative to this script")
+    parser.add_argument("--seed", type=whole, default=0, help="seed of the shuffling")
+    add_data_options(parser)
+    add_training_options(parser)
+    parser.add_device()
+    options = parser.parse_args()
+    folder, chosen = script_relative(options.saved_path, __file__), device(options.device)
+    data = load(options.dataset, options.data_dir, options.classes, chosen, options.num_of_samples)
+    start, began = Start(options.weights), time.perf_counter()
+    schedule = Schedule(options.epochs, options.lr, options.batch_size, bfloat16=options.bfloat16)
+    outputs = train(folder, start, data, schedule, options.seed, progress="training")
+    seconds = time.perf_counter() - began
+    n, m = len(data.y_train), len(data.y_test)
+    print(f"ResNet-20 on {data.classes[0]} (0) and {data.classes[1]} (1): {n:,} training images, {m:,} test images")
+    print(f"from {data.source}; starting weights: {start.name}; {torch.get_num_threads()} threads, {chosen}")
+    print(f"training accuracy {outputs.train_accuracy:.4f}, test accuracy {outputs.test_accuracy:.4f}")
+    print(f"time: {seconds:.1f} s")
+    print(f"written: saved_outputs.npz and resnet20.pt in {shown(folder / 'model')}")
+
+
+if __name__ == "__main__":
+    run_command(main)

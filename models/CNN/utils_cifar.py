@@ -1,0 +1,150 @@
+"""The two classes as tensors in memory, and the weights that a training starts from."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config import UserError, number, seed, shown
+from models.CNN.CNN import ResNet20
+from models.CNN.data.prepare import patience, read
+from models.CNN.training import load_tensors
+
+PRETRAINED = Path(__file__).resolve().parent / "data" / "cifar10_resnet20.pt"
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green, blue; the official release's
+
+# cifar10_resnet20 of chenyaofo/pytorch-cifar-models, whose name ends in its checksum: what the official release loads.
+HUB = "https://github.com/chenyaofo/pytorch-cifar-models/releases/download/resnet/cifar10_resnet20-4118986f.pt"
+WEIGHTS = ("auto", "hub", "carried", "none")
+
+
+@dataclass(frozen=True)
+class TwoClasses:
+    """The images of two classes on the computing device, those of class 0 first.
+
+    x_train (n,32,32,3), x_test (m,32,32,3): normalized, float32. y_train (n,), y_test (m,): 0 or 1, float32.
+    classes: the names of 0 and 1. source: where the images come from. fingerprint: a hash of images and labels.
+    """
+
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    classes: tuple[str, str]
+    source: str
+    fingerprint: str
+
+
+def load(dataset="cifar", data_dir=None, classes=None, device="cpu", samples=None):
+    """Read and normalize two classes (see data/prepare.py). samples: keep so many training images, half of each class.
+
+    Raises UserError where the images are missing, or fewer than `samples`.
+    """
+    halves = (None, None) if samples is None else (samples - samples // 2, samples // 2)
+    images = read(dataset, data_dir, classes, halves[0])
+    x_train, y_train = images.x_train, images.y_train
+    if samples is not None:
+        rows = [np.flatnonzero(y_train == k)[:half] for k, half in enumerate(halves)]
+        if [len(r) for r in rows] != list(halves):
+            most = 2 * min(len(r) for r in rows)
+            raise UserError(f"--num_of_samples: got {samples}; give at most {most} of these images, half of each class")
+        x_train, y_train = x_train[np.concatenate(rows)], y_train[np.concatenate(rows)]
+    digest = hashlib.sha256()
+    for array in (x_train, y_train, images.x_test, images.y_test):
+        digest.update(np.ascontiguousarray(array))
+    x_train, x_test = (normalized(torch.from_numpy(x)).to(device) for x in (x_train, images.x_test))
+    y_train, y_test = (torch.from_numpy(y).float().to(device) for y in (y_train, images.y_test))
+    return TwoClasses(x_train, y_train, x_test, y_test, images.classes, images.source, digest.hexdigest()[:16])
+
+
+def normalized(images):
+    """Images (...,3) in 0 ... 255 as the network takes them: float32, about zero mean and unit variance."""
+    mean, std = (torch.tensor(values, device=images.device) for values in (MEAN, STD))
+    return (images.float() / 255 - mean) / std
+
+
+def flipped_labels(y, flipped):
+    """Labels (n,) with those at the indices `flipped` (k,) turned into the other class; y stays as it is."""
+    y = y.clone()
+    rows = torch.as_tensor(flipped, device=y.device)
+    y[rows] = 1 - y[rows]
+    return y
+
+
+class Start:
+    """Where every training starts: ResNet-20's pretrained body and one fixed draw of the binary last layer.
+
+    weights: "hub" (the official release's, downloaded), "carried" (those of pretrain.py, in this repository), "auto"
+    (the first of them that can be had), "none" (no pretraining), or a file of torch.save.
+    name: which it was. fingerprint: a hash of all parameters.
+    Raises UserError where the weights cannot be had or belong to another network.
+    """
+
+    def __init__(self, weights="auto"):
+        torch.manual_seed(seed("initialization"))
+        network = ResNet20()
+        self.state = network.state_dict()
+        body, self.name = _body(weights)
+        for name, value in body.items():
+            if name.startswith("fc."):
+                continue  # of another number of classes
+            mine = self.state.get(name)
+            if mine is None or not isinstance(value, Tensor) or mine.shape != value.shape:
+                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                wanted = "no such parameter" if mine is None else tuple(mine.shape)
+                raise UserError(
+                    f"{self.name} is of another network ({name} is {got}, expected {wanted}): give a ResNet-20's"
+                )
+        missing = [name for name in self.state if name not in body and not name.startswith("fc.")] if body else []
+        if missing:
+            raise UserError(f"{self.name} is of another network (it has no {missing[0]}): give a ResNet-20's")
+        self.state |= {name: value for name, value in body.items() if not name.startswith("fc.")}
+        digest = hashlib.sha256()
+        for value in self.state.values():
+            digest.update(value.contiguous().numpy())
+        self.fingerprint = digest.hexdigest()[:16]
+
+    def network(self, device="cpu"):
+        """A new network with these weights, in the memory format that the convolutions read fastest."""
+        network = ResNet20()
+        network.load_state_dict(self.state)
+        return network.to(device, memory_format=torch.channels_last)
+
+
+def _body(weights):
+    """The parameters that `weights` names, {} for none, and a name for them."""
+    if weights == "none":
+        return {}, "no pretraining"
+    if weights == "carried":
+        return load_tensors(PRETRAINED, "run python models/CNN/pretrain.py"), PRETRAINED.name
+    if weights not in ("auto", "hub"):
+        path = Path(weights).expanduser()
+        return load_tensors(path, f"give a file of torch.save, or one of {', '.join(WEIGHTS)}"), shown(path.resolve())
+    try:
+        with patience(5.0):
+            return torch.hub.load_state_dict_from_url(
+                HUB, map_location="cpu", progress=False, check_hash=True, weights_only=True
+            ), HUB.rpartition("/")[2]
+    except Exception as error:  # no network, no disk, a damaged file: urllib and torch raise many kinds
+        if weights == "auto":
+            return _body("carried")
+        cause = " ".join(str(getattr(error, "reason", error)).split())
+        raise UserError(f"--weights hub: cannot download {HUB} ({cause}); give --weights carried") from error
+
+
+_at_least_two = number(int, lambda x: x >= 2, "a whole number of at least 2")
+
+
+def add_training_options(parser):
+    """The options of a training, beside its learning rate and epochs."""
+    explained = "starting weights: hub (the official release's), carried (pretrain.py's), auto (hub where it can be "
+    explained += "reached, else carried), none, or a file"
+    parser.add_argument("--weights", default="auto", help=explained)
+    parser.add_argument("--batch_size", type=_at_least_two, default=128, help="images per step")
+    explained = "train in bfloat16: faster on GPUs and on CPUs with AMX"
+    parser.add_argument("--bfloat16", action="store_true", help=explained)
+    explained = "keep so many training images, half of each class (default: all)"
+    parser.add_argument("--num_of_samples", type=_at_least_two, help=explained)
