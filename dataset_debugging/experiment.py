@@ -41,10 +41,17 @@ STAGES = ("train", "weights", "orders", "accuracies")
 
 
 class Task(Protocol):
-    """A model and its data, opened once for an experiment. n: training points. fingerprint: a hash of the data."""
+    """A model and its data, opened once for an experiment.
 
+    name: in published_curves.csv, or one of its own where nothing is published. title: of the figure.
+    n: training points. fingerprint: a hash of the data. arguments: the model's own options that define its runs.
+    """
+
+    name: str
+    title: str
     n: int
     fingerprint: str
+    arguments: dict
 
     def train(self, flipped: np.ndarray, seed: int, folder) -> SavedOutputs:
         """Train with these labels flipped; write the model and its saved outputs below `folder`/model."""
@@ -57,15 +64,13 @@ class Task(Protocol):
 class Experiment:
     """What differs between the experiments of the models.
 
-    name: in published_curves.csv. title: of the figure. model: its folder below models/.
+    model: its folder below models/.
     methods: the published ones. checkpoints: how many are refitted.
     average_over_runs: refits per checkpoint. flip_portion: share of labels that are flipped. jobs: refits side by side.
-    add_options(parser): options of the model; their values are part of the run's arguments.
+    add_options(parser): options of the model.
     open(options) -> Task.
     """
 
-    name: str
-    title: str
     model: str
     methods: tuple[str, ...]
     checkpoints: int
@@ -106,24 +111,22 @@ def _parse(experiment, script):
     add("--jobs", type=at_least_one, default=experiment.jobs, help="refits side by side")
     add("--overwrite", action="store_true", help="begin the runs again, and lose what they hold")
     options.add_device()
-    shared = set(vars(options.parse_args([])))
     experiment.add_options(options)
     options = options.parse_args()
     options.methods = [method for method in known if method in options.methods]
-    own = {name: value for name, value in vars(options).items() if name not in shared}
     path = script_relative(options.path, script)
     if options.seed is not None:  # the published commands give both experiments one --path
         path = path.with_name(f"{path.name}_fixed_random_split")
-    return options, own, path
+    return options, path
 
 
-def _run_all(experiment, options, own, path):
+def _run_all(experiment, options, path):
     options.device = device(options.device)
     task = experiment.open(options)
     if options.flip_portion and not int(task.n * options.flip_portion):
         raise UserError(f"--flip_portion {options.flip_portion} of {task.n} labels is none: give 0, or a larger one")
     arguments = {name: getattr(options, name) for name in ("flip_portion", "lr", "lmbd", "epoch", "seed")}
-    arguments |= {"average_over_runs": options.average_over_runs, **own, "data": task.fingerprint}
+    arguments |= {"average_over_runs": options.average_over_runs, **task.arguments, "data": task.fingerprint}
     run_dirs = [RunDir(path / str(i)) for i in range(options.num_of_run)]
     for run_dir in run_dirs:  # all of them before the first one changes
         run_dir.check(arguments, options.overwrite)
@@ -142,14 +145,10 @@ def _run_all(experiment, options, own, path):
     if STAGES.index(options.until) >= STAGES.index("orders"):
         from dataset_debugging import figures, results  # here, because matplotlib is slow to import
 
-        found = results.load_runs(published_name(experiment, options), path, len(run_dirs))
-        figure = figures.draw(found, f"{experiment.title}, {options.flip_portion:.0%} of the labels flipped")
+        name = task.name if options.seed is None else f"{task.name}_fixed_random_split"
+        found = results.load_runs(name, path, len(run_dirs))
+        figure = figures.draw(found, f"{task.title}, {options.flip_portion:.0%} of the labels flipped")
         print(f"figure: {shown(figures.save(figure, 'label_flips', path))}")
-
-
-def published_name(experiment, options):
-    """Under which name the published curves of these options are listed."""
-    return experiment.name if options.seed is None else f"{experiment.name}_fixed_random_split"
 
 
 class _Run:

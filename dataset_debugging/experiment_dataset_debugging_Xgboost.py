@@ -14,8 +14,11 @@ from models.Xgboost.utils_german import load
 class German:
     """German Credit and its trees, as the experiment sees them."""
 
+    name, title = "xgboost", "XGBoost on German Credit"
+
     def __init__(self, options):
         self.data, self.features = load(), options.features
+        self.arguments = {"features": options.features}
         self.n = len(self.data.y_train)
         self.fingerprint = self.data.fingerprint
 
@@ -33,8 +36,6 @@ class German:
 
 
 EXPERIMENT = Experiment(
-    name="xgboost",
-    title="XGBoost on German Credit",
     model="Xgboost",
     methods=("ours", "IF", "random"),
     checkpoints=20,

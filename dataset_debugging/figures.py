@@ -1,5 +1,6 @@
 """The two-panel figure of the label-flip experiments: ours with error bars, the published curves dashed behind."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -34,16 +35,16 @@ def draw(results, title):
         _panel(axis, quantity, ours[ours["quantity"] == quantity], theirs[theirs["quantity"] == quantity])
     present = [label for label in STYLES if (ours["method"] == label).any()]
     keys = [Line2D([], [], color=STYLES[m][0], marker=STYLES[m][1], markersize=5, label=m) for m in present]
-    keys += [
-        Line2D([], [], color="black", label="ours, mean ± sd over runs"),
-        Line2D([], [], color="black", linestyle="--", alpha=0.5, label="published"),
-    ]
+    keys.append(Line2D([], [], color="black", label="ours, mean ± sd over runs"))
+    if len(theirs):
+        keys.append(Line2D([], [], color="black", linestyle="--", alpha=0.5, label="published"))
     figure.legend(
         handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0.955), ncols=len(keys), frameon=False, fontsize=9
     )
     figure.suptitle(title, y=0.99, fontsize=12)
-    figure.text(0.5, 0.012, describe(results), ha="center", fontsize=8, color="#444444")
-    figure.tight_layout(rect=(0, 0.035, 1, 0.93))
+    caption = textwrap.wrap(describe(results), 95 * len(quantities))
+    figure.text(0.5, 0.012, "\n".join(caption), ha="center", fontsize=8, color="#444444")
+    figure.tight_layout(rect=(0, 0.035 * len(caption), 1, 0.93))
     return figure
 
 

@@ -24,6 +24,7 @@ PUBLISHED = CODE_ROOT / "dataset_debugging" / "published_curves.csv"
 # The published experiments: where their runs lie, and the command that makes them.
 FOLDERS = {
     "cnn": "models/CNN/saved_models/experiment_dataset_debugging",
+    "cnn_small": "models/CNN/saved_models/experiment_dataset_debugging_small",
     "cnn_fixed_random_split": "models/CNN/saved_models/experiment_dataset_debugging_fixed_random_split",
     "rnn": "models/RNN/saved_models/experiment_dataset_debugging",
     "xgboost": "models/Xgboost/saved_models/experiment_dataset_debugging",
@@ -43,9 +44,13 @@ class Results(NamedTuple):
 
 
 def published(experiment):
-    """The published curves of an experiment: quantity, method, fraction_checked, mean, sd, runs."""
+    """The published curves of an experiment at any scale: quantity, method, fraction_checked, mean, sd, runs."""
     curves = pd.read_csv(PUBLISHED)
-    return curves[curves["experiment"] == experiment].drop(columns="experiment").reset_index(drop=True)
+    return (
+        curves[curves["experiment"] == experiment.removesuffix("_small")]
+        .drop(columns="experiment")
+        .reset_index(drop=True)
+    )
 
 
 def load(experiment):
@@ -121,8 +126,11 @@ def describe(results):
         parts.append(_count(scale["average_over_runs"], "refit") + " per checkpoint")
     if scale.get("seed") is not None:
         parts.append(f"flips of seed {scale['seed']}")
-    known = "n flip_portion lr lmbd epoch seed average_over_runs data device python packages".split()
-    parts += [f"{name} {value}" for name, value in scale.items() if name not in known]
+    known = "n flip_portion lr lmbd epoch seed average_over_runs data images device python packages".split()
+    own = {name: value for name, value in scale.items() if name not in known and value is not False}
+    if not refitted:
+        own = {name: value for name, value in own.items() if not name.startswith("retrain")}
+    parts += [f"{name.replace('_', ' ')} {value}" for name, value in own.items()]
     return ", ".join(parts)
 
 

@@ -52,7 +52,7 @@ class RunDir:
             begun = load_json(self.json, FRESH).get("arguments")
             if not isinstance(begun, dict):
                 raise UserError(f"{shown(self.json)} holds no arguments: {FRESH}")
-            for name in arguments.keys() | begun.keys():
+            for name in dict.fromkeys([*arguments, *begun]):
                 if arguments.get(name) != begun.get(name):
                     raise UserError(
                         f"{shown(self.path)} was begun with {name} {begun.get(name)}, got {arguments.get(name)}: "

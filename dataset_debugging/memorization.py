@@ -1,0 +1,172 @@
+"""How much each method finds depends on how far the flipped labels have been memorized.
+
+python dataset_debugging/memorization.py
+
+The CNN experiment keeps the last layer after some epochs of the training on flipped labels. From each of them this
+calculates the share of the flips that each method identifies at 20 % checked, and the memorized share: the flipped
+points whose flipped label the network predicts. Writes dataset_debugging/results/cnn_memorization.csv and .md, and
+dataset_debugging/figs/cnn_memorization.png and .pdf.
+"""
+
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from config import PROJECT_ROOT, ArgumentParser, UserError, run_command, script_relative, shown
+from dataset_debugging import figures
+from dataset_debugging.calculate_orders import CHECKPOINTS, fraction_identified, order_by_suspicion
+from dataset_debugging.results import FOLDERS, IDENTIFIED, LABELS, RESULTS, published
+from dataset_debugging.runs import FRESH, REMAKE, RunDir
+from explainer.methods import METHODS
+from explainer.rps_l2 import ConvergenceWarning
+from explainer.weights import calculate
+from models.files import load_json, load_npy, save_text
+from models.outputs import SavedOutputs, outputs_path
+
+KEPT_EPOCHS = (1, 2, 3, 5, 10, 20, 30)
+CHECKED = 0.2
+NAME = "cnn_memorization"
+
+
+def epoch_folder(folder, epoch):
+    """Where a run keeps the saved outputs after an epoch of its training on flipped labels."""
+    return Path(folder) / "epochs" / str(epoch)
+
+
+def of_run(run_dir):
+    """One row per kept epoch: epoch, memorized, test_accuracy and, for each method's key, the share identified.
+
+    Kept in the run's folder, since RPS-l2's fine-tuning takes seconds per epoch.
+    """
+    path = run_dir.path / "memorization.csv"
+    if path.exists():
+        return pd.read_csv(path)
+    arguments = load_json(run_dir.json, FRESH)["arguments"]
+    flips = load_npy(run_dir.flips, REMAKE)
+    flipped = flips[: int(len(flips) * arguments["flip_portion"])]
+    rows = []
+    for epoch in KEPT_EPOCHS:
+        source = outputs_path(epoch_folder(run_dir.path, epoch))
+        if source.exists():
+            rows.append({"epoch": epoch, **_of_epoch(SavedOutputs.load(source, FRESH), flipped, arguments)})
+    table = pd.DataFrame(rows)
+    if len(table):
+        save_text(path, table.to_csv(index=False, lineterminator="\n"))
+    return table
+
+
+def _of_epoch(outputs, flipped, arguments):
+    predicted = outputs.pred_train[flipped] > 0.5
+    row = {
+        "memorized": (predicted == (outputs.labels_train[flipped] == 1)).mean(),
+        "test_accuracy": outputs.test_accuracy,
+    }
+    for key, method in METHODS.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the published number of steps is what is asked for
+            weights = calculate(outputs, key, **{name: arguments[name] for name in method.settings})
+        suspicion = method.suspicion({name: tensor.cpu().numpy() for name, tensor in weights.arrays.items()})
+        row[key] = fraction_identified(order_by_suspicion(suspicion), flipped)[round(CHECKED * CHECKPOINTS) - 1]
+    return row
+
+
+def collect(folder):
+    """The rows of all runs below `folder` that are trained; raises UserError where there are none."""
+    paths = sorted(
+        (p.parent for p in Path(folder).glob("*/run.json") if p.parent.name.isdecimal()), key=lambda p: int(p.name)
+    )
+    trained = [RunDir(path) for path in paths if outputs_path(path).exists()]
+    tables = [of_run(run_dir).assign(run=int(run_dir.path.name)) for run_dir in tqdm(trained, "runs", disable=None)]
+    tables = [table for table in tables if len(table)]
+    if not tables:
+        raise UserError(
+            f"no trained runs in {shown(folder)}: run experiment_dataset_debugging_cnn.py --until train first"
+        )
+    return pd.concat(tables, ignore_index=True)[["run", "epoch", "memorized", "test_accuracy", *METHODS]]
+
+
+def published_shares():
+    """The published shares of flips identified at 20 % checked, by method's label."""
+    return published("cnn").set_index(["quantity", "fraction_checked", "method"])["mean"][IDENTIFIED, CHECKED]
+
+
+def draw(table, title, curves=None):
+    """Shares identified at 20 % checked, and the memorized share, against the epoch: mean and sd over the runs.
+
+    curves: the published shares by method's label, where there are any.
+    """
+    figure, axis = plt.subplots(figsize=(7.6, 4.6))
+    epochs = sorted(table["epoch"].unique())
+    x = np.arange(len(epochs))
+    groups = table.groupby("epoch")
+    for key, method in METHODS.items():
+        colour, marker = figures.STYLES[method.label]
+        mean, sd = groups[key].mean(), groups[key].std(ddof=1).fillna(0)
+        axis.errorbar(x, mean, sd, color=colour, marker=marker, markersize=4, capsize=2, label=f"{method.label} finds")
+        if curves is not None:
+            axis.axhline(curves[method.label], color=colour, linestyle="--", linewidth=1, alpha=0.5)
+    mean, sd = groups["memorized"].mean(), groups["memorized"].std(ddof=1).fillna(0)
+    axis.errorbar(x, mean, sd, color="black", marker="x", linewidth=1, capsize=2, label="memorized share of the flips")
+    axis.set(
+        xlabel="epoch of the training on flipped labels",
+        ylabel=f"share of the flips, {CHECKED:.0%} checked",
+        ylim=(0, 1),
+    )
+    axis.set_xticks(x, epochs)
+    axis.grid(color="#dddddd", linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=9)
+    axis.set_title(title, fontsize=11)
+    runs = table["run"].nunique()
+    caption = f"mean ± sd over {runs} run{'s' if runs > 1 else ''}"
+    if curves is not None:
+        caption += "; dashed: the published shares, after 30 epochs"
+    figure.text(0.5, 0.012, caption, ha="center", fontsize=8, color="#444444")
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    return figure
+
+
+def markdown(table):
+    """The means (and sds) as a section of REPRODUCTION.md."""
+    columns = {"memorized": "flips memorized", "test_accuracy": "test accuracy"}
+    columns |= {key: f"{LABELS[key]} finds" for key in METHODS}
+    groups, n = table.groupby("epoch"), table["run"].nunique()
+    lines = [["epoch", *columns.values()], ["---"] * (len(columns) + 1)]
+    for epoch, mean in groups[list(columns)].mean().iterrows():
+        sd = groups[list(columns)].std(ddof=1).loc[epoch]
+        lines.append([str(epoch), *(f"{mean[c]:.3f}" + (f" ({sd[c]:.3f})" if n > 1 else "") for c in columns)])
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return (
+        "### What the curves depend on\n\nWritten by `python dataset_debugging/memorization.py`; mean (sd) over "
+        f'{n} runs after each epoch of the training on flipped labels. "Memorized" is the share of the flipped points '
+        f'whose flipped label the network predicts, "finds" the share of the flips that is identified when '
+        f"{CHECKED:.0%} are checked.\n\n{body}\n"
+    )
+
+
+def main():
+    parser = ArgumentParser(description="Share of the flips found, and memorized, by epoch of the training.")
+    parser.add_argument(
+        "--path", help="folder of the runs, relative to this script (default: the published experiment's)"
+    )
+    options = parser.parse_args()
+    if options.path:
+        folder = target = figs = script_relative(options.path, __file__)
+        curves = None
+    else:
+        folder, target, figs = PROJECT_ROOT / FOLDERS["cnn"], PROJECT_ROOT / RESULTS, figures.FIGS
+        curves = published_shares()
+    table = collect(folder)
+    save_text(target / f"{NAME}.csv", table.to_csv(index=False, lineterminator="\n"))
+    save_text(target / f"{NAME}.md", markdown(table))
+    figure = draw(table, "How much is found depends on how far the flips are memorized", curves)
+    print(table.drop(columns="run").groupby("epoch").mean().round(3).to_string())
+    print(f"figure: {shown(figures.save(figure, NAME, figs))}")
+
+
+if __name__ == "__main__":
+    run_command(main)
