@@ -1,6 +1,7 @@
 """Time and memory of our code beside the bare operations that it cannot do without.
 
 python scripts/benchmark.py explainers    RPS-LJE at the size of the paper's LSTM: n = 17,500, d = 512
+python scripts/benchmark.py cnn           training ResNet-20: images per second, and the accuracy over three seeds
 """
 
 import statistics
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from config import ArgumentParser, UserError, at_least_one, run_command
+from config import ArgumentParser, UserError, at_least_one, device, run_command
 from explainer.methods import METHODS, points
 from explainer.weights import save_weights
 from models.outputs import SavedOutputs
@@ -97,7 +98,82 @@ def explainers(options):
     print(f"ratio: {median[ours] / median[bare]:.2f}; largest relative difference of the weights: {difference:.1e}")
 
 
-BENCHMARKS = {"explainers": explainers}
+def cnn(options):
+    """Training ResNet-20: tensors in memory and channels_last, beside a DataLoader with transforms per image."""
+    from models.CNN.data.prepare import read
+    from models.CNN.train import accuracy, fit_binary
+    from models.CNN.training import Schedule
+    from models.CNN.utils_cifar import Start, load
+
+    chosen, start = device(options.device), Start("carried")
+    images = read(options.dataset, options.data_dir, limit=options.num_of_samples // 2 or None)
+    data = load(options.dataset, options.data_dir, device=chosen, samples=options.num_of_samples)
+    n, schedule = len(data.y_train), Schedule(options.epochs, 0.01)
+
+    def in_memory(number, **more):
+        return fit_binary(start, data, schedule._replace(**more), number)
+
+    routes = {
+        "plain: float32, NCHW, DataLoader": lambda number: plain(start, images, options.epochs, number, chosen),
+        "ours, float32": in_memory,
+        "ours, bfloat16": lambda number: in_memory(number, bfloat16=True),
+    }
+    rates, accuracies = {name: [] for name in routes}, {name: [] for name in routes}
+    for number in range(options.seeds):
+        for name, route in routes.items():  # side by side, so that a busy moment hits all of them
+            began = time.perf_counter()
+            network = route(number)
+            rates[name].append(n * options.epochs / (time.perf_counter() - began))
+            accuracies[name].append(accuracy(network.to(memory_format=torch.channels_last), data))
+    print(
+        f"ResNet-20 on {' / '.join(data.classes)}: {n:,} images, {_count(options.epochs, 'epoch')} at batch size 128, "
+        f"{_count(options.seeds, 'seed')}, {chosen}, {torch.get_num_threads()} threads"
+    )
+    print("| route | images per second | ratio | test accuracy, mean | each seed |\n| --- | --- | --- | --- | --- |")
+    first = statistics.median(next(iter(rates.values())))
+    for name in routes:
+        rate, found = statistics.median(rates[name]), accuracies[name]
+        each = ", ".join(f"{value:.4f}" for value in found)
+        print(f"| {name} | {rate:.0f} | {rate / first:.2f} | {statistics.mean(found):.4f} | {each} |")
+
+
+def plain(start, images, epochs, number, chosen):
+    """The route of most tutorials, and of the official release: torchvision's transforms for each image, NCHW."""
+    from PIL import Image
+    from torch.utils.data import DataLoader
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    from models.CNN.training import keep_freed_memory
+    from models.CNN.utils_cifar import MEAN, STD
+
+    transform = Compose([ToTensor(), Normalize(MEAN, STD)])
+
+    class Dataset(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(images.y_train)
+
+        def __getitem__(self, i):
+            return transform(Image.fromarray(images.x_train[i])), float(images.y_train[i])
+
+    keep_freed_memory(False)
+    torch.manual_seed(number)
+    network = start.network(chosen).to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
+    loss = torch.nn.BCEWithLogitsLoss()
+    network.train()
+    for _ in range(epochs):
+        for x, y in DataLoader(Dataset(), batch_size=128, shuffle=True):
+            optimizer.zero_grad()
+            loss(network(x.to(chosen))[:, 0], y.float().to(chosen)).backward()
+            optimizer.step()
+    return network
+
+
+def _count(number, noun):
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+BENCHMARKS = {"explainers": explainers, "cnn": cnn}
 
 
 def main():
@@ -106,6 +182,12 @@ def main():
     options.add_argument("--repeats", type=at_least_one, default=7, help="measurements, of which the median counts")
     options.add_argument("--n", type=at_least_one, default=17500, help="training points")
     options.add_argument("--d", type=at_least_one, default=512, help="features")
+    options.add_argument("--dataset", default="cifar", choices=("cifar", "digits"), help="cnn: the images")
+    options.add_argument("--data_dir", help="cnn: folder of the images")
+    options.add_argument("--num_of_samples", type=at_least_one, default=10000, help="cnn: training images")
+    options.add_argument("--epochs", type=at_least_one, default=2, help="cnn: passes over them")
+    options.add_argument("--seeds", type=at_least_one, default=3, help="cnn: trainings by each route")
+    options.add_device()
     options = options.parse_args()
     BENCHMARKS[options.what](options)
 

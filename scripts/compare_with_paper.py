@@ -25,12 +25,14 @@ from models.files import save_text
 
 TITLES = {
     "cnn": "ResNet-20 on CIFAR-10 automobile / horse",
+    "cnn_small": "ResNet-20 on CIFAR-10 automobile / horse, small scale",
     "cnn_fixed_random_split": "ResNet-20 on CIFAR-10, the same flips in every run",
     "rnn": "Bidirectional LSTM on IMDB",
     "xgboost": "XGBoost on German Credit",
 }
 NAMES = {IDENTIFIED: "Share of mislabelled data identified", ACCURACY: "Test accuracy"}
 SHORT = (IDENTIFIED, 0.1), (IDENTIFIED, 0.2), (IDENTIFIED, 0.4), (ACCURACY, 0.2), (ACCURACY, 0.4)
+STUDIES = "sensitivity", "memorization"  # results/<experiment>_<study>.md, sections of the report
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
@@ -104,9 +106,8 @@ def report(experiments):
             f"Scale of ours: {describe(results)}; {versions}.",
             verdicts(rows),
         ]
-        notes = committed(f"{experiment}_sensitivity.md")
-        if notes:
-            parts.append(notes.read_text(encoding="utf-8").strip())
+        notes = (committed(f"{experiment}_{study}.md") for study in STUDIES)
+        parts += [path.read_text(encoding="utf-8").strip() for path in notes if path]
         parts += [f"### {NAMES[q]}\n\n{full_table(rows, q)}" for q in NAMES if (rows["quantity"] == q).any()]
     return "\n\n".join(parts) + "\n"
 

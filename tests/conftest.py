@@ -14,12 +14,18 @@ import config
 matplotlib.use("Agg")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# The README's commands at a scale for tests: what follows a script's name is added to its arguments.
+# The README's commands at a scale for tests: what follows the end of a script's path is added to its arguments.
 SMALL = {
-    "experiment_dataset_debugging_Xgboost.py": ["--num_of_run", "1", "--average_over_runs", "1"],
-    "benchmark.py": ["--n", "500", "--d", "16", "--repeats", "1"],
-    "xgboost_sensitivity.py": ["--num_of_run", "1"],
+    "experiment_dataset_debugging_Xgboost.py": "--num_of_run 1 --average_over_runs 1",
+    "experiment_dataset_debugging_cnn.py": "--num_of_run 1 --num_of_samples 200 --epochs 1 --retrain_epochs 1 "
+    "--epoch 100 --weights carried",
+    "CNN/train.py": "--num_of_samples 300 --epochs 1 --weights carried",
+    "CNN/pretrain.py": "--num_of_samples 200 --epochs 1 --output {root}/ten.pt",
+    "benchmark.py explainers": "--n 500 --d 16 --repeats 1",
+    "benchmark.py cnn": "--num_of_samples 60 --epochs 1 --seeds 1",
+    "xgboost_sensitivity.py": "--num_of_run 1",
 }
+IMAGES = ("CNN/train.py", "experiment_dataset_debugging_cnn.py", "benchmark.py cnn", "prepare.py --dataset")
 
 
 def readme_commands():
@@ -31,21 +37,48 @@ def readme_commands():
     return [line for line in dict.fromkeys(lines) if re.match(r"python \w+/\S+\.py", line)]
 
 
-def run_script(line, root, folder, timeout=300):
+def real_data(folder):
+    """The folder of the real data sets: $RPS_LJE_DATA, else ../shared/data unpacked into `folder`, else None."""
+    unpack = REPOSITORY.parent / "shared" / "data" / "unpack"
+    if os.environ.get("RPS_LJE_DATA"):
+        return Path(os.environ["RPS_LJE_DATA"])
+    if not unpack.exists():
+        return None
+    subprocess.run(["bash", str(unpack), str(folder)], check=True, capture_output=True)
+    return folder
+
+
+def run_script(line, root, folder, data=None, timeout=300):
     """Run `python script arguments` with results below `root`, from another folder than the repository's."""
     _, script, *arguments = line.split()
-    command = [sys.executable, str(REPOSITORY / script), *arguments, *SMALL.get(Path(script).name, [])]
-    environment = {**os.environ, "RPS_LJE_ROOT": str(root)}
+    command = [sys.executable, str(REPOSITORY / script), *arguments]
+    for end, more in SMALL.items():
+        if f"{line} ".find(f"{end} ") > 0:
+            command += more.format(root=root).split()
+    if data is None and any(end in line for end in IMAGES):
+        command += ["--dataset", "digits"]
+    environment = {**os.environ, "RPS_LJE_ROOT": str(root), "RPS_LJE_DATA": str(data or root / "data")}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
 @pytest.fixture(scope="session")
-def chain(tmp_path_factory):
-    """The root below which all the README's commands have run, and what each of them printed."""
+def data(tmp_path_factory):
+    """The folder of the real data sets, or None."""
+    return real_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory, data):
+    """The root below which all the README's commands have run, and what each of them printed.
+
+    On the real images where there are any, else on the carried ones; pretraining needs the real ones.
+    """
     root, folder = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("elsewhere")
     printed = {}
     for line in readme_commands():
-        done = run_script(line, root, folder)
+        if data is None and "pretrain.py" in line:
+            continue
+        done = run_script(line, root, folder, data)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         printed[line] = done.stdout
     return root, printed
@@ -76,7 +109,11 @@ def refused(command):
     def check(main, *arguments):
         status, _, errors = command(main, *arguments)
         assert status == 2
-        lines = [line for line in re.split(r"[\r\n]", errors) if line.strip() and "step/s" not in line]
+        lines = [
+            line
+            for line in re.split(r"[\r\n]", errors)
+            if line.strip() and not re.search(r"(step|epoch|it)/s|s/(step|epoch)", line)
+        ]
         assert len(lines) == 1 and lines[0].startswith("error: "), errors  # beside the progress bar
         return lines[0]
 

@@ -6,7 +6,13 @@ from reference import rps_lje_loop, saved_outputs
 
 from config import UserError
 from explainer import METHODS
-from explainer.agreement import quantile_table, top_k_correlations
+from explainer.agreement import (
+    best_explanations,
+    distinct_explanations,
+    overlap,
+    quantile_table,
+    top_k_correlations,
+)
 from explainer.weights import calculate, load_weights, save_weights, weights_path
 
 SETTINGS = {"ours": {"lr": 1e-5}, "IF": {}, "rep": {"lmbd": 0.003, "epoch": 3000}}
@@ -122,3 +128,22 @@ def test_correlations_on_the_union_of_the_best():
     table = quantile_table("RNN", {"ours": found})
     assert table.loc[0.5, ("Spearman", "published")] == 1
     assert table.loc[0.5, ("Pearson", "ours")] == sorted(found["Pearson"])[1]
+
+
+def test_best_explanations_are_the_largest_importances():
+    importance = np.random.default_rng(1).normal(size=(30, 6))
+    expected = np.argsort(-importance, axis=0)[:4]
+    np.testing.assert_array_equal(best_explanations(importance, 4), expected)
+
+
+def test_distinct_explanations_are_counted_by_class():
+    best = np.array([[1, 2, 3, 7, 7], [2, 1, 4, 8, 8]])  # 2 best of 5 test points
+    table = distinct_explanations(best, np.array([0, 0, 0, 1, 1]))
+    assert table["different sets"].tolist() == [2, 1] and table["test points"].tolist() == [3, 2]
+    np.testing.assert_allclose(table["most frequent"], [2 / 3, 1])
+
+
+def test_overlap_is_the_shared_part_over_pairs_of_settings():
+    a, b, c = np.array([[1, 2], [3, 4]]), np.array([[3, 2], [1, 9]]), np.array([[5, 6], [7, 8]])
+    assert overlap([a, a]) == 1 and overlap([a, c]) == 0
+    assert overlap([a, b, c]) == pytest.approx((0.75 + 0 + 0) / 3)  # test point 0 shares both, 1 shares one of two

@@ -1,0 +1,123 @@
+"""The CNN experiment on the carried digits, at the smallest scale: contracts, resuming, the kept epochs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dataset_debugging import experiment, memorization
+from dataset_debugging import experiment_dataset_debugging_cnn as cnn
+from dataset_debugging.accuracies import refit_seed
+from explainer.methods import METHODS
+from explainer.weights import calculate
+from models.CNN.train import accuracy, fit_binary
+from models.CNN.training import Schedule
+from models.CNN.utils_cifar import Start, flipped_labels, load
+from models.outputs import SavedOutputs
+
+SMALL = "--num_of_run 1 --dataset digits --weights none --num_of_samples 40 --epochs 3 --retrain_epochs 1".split()
+SMALL += "--methods ours random --device cpu --epoch 50".split()
+
+
+def main():
+    experiment._run_all(cnn.EXPERIMENT, *experiment._parse(cnn.EXPERIMENT, cnn.__file__))
+
+
+def start(path):
+    command = [sys.executable, cnn.__file__, *SMALL, "--path", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("uninterrupted")
+    printed = start(path).communicate(timeout=300)[0]
+    assert "1 runs done until accuracies" in printed, printed
+    return path
+
+
+def test_files_are_those_of_the_contract(uninterrupted):
+    run = uninterrupted / "0"
+    assert np.load(run / "accuracies" / "accuracies_ours.npy").shape == (8,)
+    assert np.load(run / "orders" / "order_ours.npz")["fraction_fixed"].shape == (20,)
+    assert {p.name for p in (run / "model").iterdir()} == {"saved_outputs.npz", "resnet20.pt"}
+    assert sorted(int(p.name) for p in (run / "epochs").iterdir()) == [1, 2, 3]
+    arguments = json.loads((run / "run.json").read_text())["arguments"]
+    for name, value in {
+        "epochs": 3,
+        "retrain_epochs": 1,
+        "train_lr": 0.01,
+        "retrain_lr": 0.001,
+        "batch_size": 128,
+    }.items():
+        assert arguments[name] == value
+    assert arguments["images"] == "digits 3 / 8" and arguments["weights"] == "no pretraining"
+    assert (uninterrupted / "label_flips.png").exists()
+
+
+def test_labels_are_flipped_and_accuracies_are_refits_from_the_start(uninterrupted):
+    run, data = uninterrupted / "0", load("digits", samples=40)
+    flipped = np.load(run / "orders" / "random_flipping_order.npy")[:8]
+    labels = np.load(run / "model" / "saved_outputs.npz")["labels_train"]
+    np.testing.assert_array_equal(np.flatnonzero(labels != data.y_train.numpy()), np.sort(flipped))
+    order = np.load(run / "orders" / "order_ours.npz")["order"]
+    wrong = [i for i in flipped if i not in set(order[:6])]  # 15 % of 40 are checked
+    y = flipped_labels(data.y_train, np.array(wrong, int))
+    network = fit_binary(Start("none"), data, Schedule(1, 0.001), refit_seed(0, 3, 0), y)
+    assert np.load(run / "accuracies" / "accuracies_ours.npy")[2] == pytest.approx(accuracy(network, data), abs=0.015)
+
+
+def test_killed_in_the_middle_of_a_training_and_of_the_refits_it_comes_to_the_same(uninterrupted, tmp_path):
+    run = tmp_path / "0"
+    moments = [
+        lambda: (run / "model" / "training.checkpoint").exists(),
+        lambda: (run / "accuracies" / "refits_ours.npy").exists(),
+    ]
+    for there in moments:
+        process = start(tmp_path)
+        while not there() and process.poll() is None:
+            time.sleep(0.005)
+        assert process.poll() is None, "it ended before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    process = start(tmp_path)
+    assert "1 runs done" in process.communicate(timeout=300)[0]
+    for path in sorted(uninterrupted.joinpath("0").rglob("*.np[yz]")):
+        mine = run / path.relative_to(uninterrupted / "0")
+        assert mine.read_bytes() == path.read_bytes(), mine.name
+    assert not list(run.rglob("*.checkpoint")) and not list(run.rglob(".*.tmp*"))
+
+
+def test_another_scale_is_refused(uninterrupted, refused):
+    said = refused(main, *SMALL, "--path", uninterrupted, "--retrain_epochs", 2)
+    assert "was begun with retrain_epochs 1, got 2" in said
+    assert "was begun with images digits 3 / 8, got digits 3 / 9" in refused(
+        main, *SMALL, "--path", uninterrupted, "--classes", 3, 9
+    )
+
+
+def test_memorization_is_of_the_kept_epochs(uninterrupted, command):
+    status, printed, _ = command(memorization.main, "--path", uninterrupted)
+    assert status == 0 and "cnn_memorization.png" in printed
+    table = pd.read_csv(uninterrupted / "cnn_memorization.csv")
+    assert table["epoch"].tolist() == [1, 2, 3]
+    flipped = np.load(uninterrupted / "0" / "orders" / "random_flipping_order.npy")[:8]
+    outputs = SavedOutputs.load(uninterrupted / "0" / "epochs" / "2" / "model" / "saved_outputs.npz", "")
+    row = table.set_index("epoch").loc[2]
+    assert row["memorized"] == np.mean([(outputs.pred_train[i] > 0.5) == outputs.labels_train[i] for i in flipped])
+    suspicion = METHODS["ours"].suspicion(calculate(outputs, "ours", lr=1e-5).arrays)
+    first = np.argsort(-np.asarray(suspicion), kind="stable")[:8]  # 20 % of 40
+    assert row["ours"] == np.isin(flipped, first).mean()
+    last = np.load(uninterrupted / "0" / "orders" / "order_ours.npz")["fraction_fixed"][3]
+    assert table.set_index("epoch").loc[3, "ours"] == last
+
+
+def test_memorization_without_runs_says_what_to_run(refused, tmp_path):
+    assert "no trained runs in" in refused(memorization.main, "--path", tmp_path)

@@ -1,0 +1,442 @@
+"""ResNet-20, its images, its training and its command, on the carried digits and on images made here."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import batch_norm, binary_cross_entropy_with_logits, conv2d
+
+from config import UserError
+from models.CNN import pretrain, train, training, utils_cifar
+from models.CNN.CNN import ResNet20
+from models.CNN.data import prepare
+from models.CNN.training import Schedule, fit, last_layer, load_tensors, save_tensors
+from models.CNN.utils_cifar import Start, flipped_labels, load, normalized
+from models.files import load_json
+from models.outputs import load_outputs
+
+SMALL = ["--dataset", "digits", "--weights", "none", "--num_of_samples", "40", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", samples=60)
+
+
+@pytest.fixture(scope="module")
+def random_images():
+    """Images (9,32,32,3) in 0 ... 255."""
+    return torch.randint(256, (9, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.fixture
+def class_folders(tmp_path):
+    """Four training and two test images for each of two classes, each of one colour of its own."""
+    for part, number in (("train", 4), ("test", 2)):
+        for c, name in enumerate(("automobile", "horse")):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for i in range(number):
+                Image.new("RGB", (32, 32), (i, 100 * c, 7)).save(folder / f"{i:04}.png")
+    return tmp_path / "images"
+
+
+def names_of_the_hub():
+    """The parameters of cifar10_resnet20 in chenyaofo/pytorch-cifar-models, by its published architecture."""
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    names = ["conv1.weight", *(f"bn1.{name}" for name in norm)]
+    for layer in (1, 2, 3):
+        for block in range(3):
+            prefix = f"layer{layer}.{block}"
+            for i in (1, 2):
+                names += [f"{prefix}.conv{i}.weight", *(f"{prefix}.bn{i}.{name}" for name in norm)]
+            if layer > 1 and block == 0:
+                names += [f"{prefix}.downsample.0.weight", *(f"{prefix}.downsample.1.{name}" for name in norm)]
+    return {*names, "fc.weight", "fc.bias"}
+
+
+# The network.
+
+
+def test_parameters_are_those_of_the_hubs_network():
+    network = ResNet20(classes=10)
+    assert set(network.state_dict()) == names_of_the_hub()
+    convolutions = 432 + 6 * 2304 + (4608 + 5 * 9216 + 512) + (18432 + 5 * 36864 + 2048)
+    norms, head = 2 * 7 * (16 + 32 + 64), 650
+    assert sum(p.numel() for p in network.parameters()) == convolutions + norms + head == 272_474
+
+
+def test_features_are_those_of_the_architecture_written_out(random_images):
+    network = ResNet20().eval()
+    for module in network.modules():  # statistics that matter
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    p = network.state_dict()
+
+    def normed(x, name):
+        return batch_norm(
+            x, p[f"{name}.running_mean"], p[f"{name}.running_var"], p[f"{name}.weight"], p[f"{name}.bias"]
+        )
+
+    x = images = training.as_channels_last(normalized(random_images))
+    x = normed(conv2d(x, p["conv1.weight"], padding=1), "bn1").clamp(min=0)
+    for layer, channels in ((1, 16), (2, 32), (3, 64)):
+        for block in range(3):
+            name, stride = f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1
+            out = normed(conv2d(x, p[f"{name}.conv1.weight"], stride=stride, padding=1), f"{name}.bn1").clamp(min=0)
+            out = normed(conv2d(out, p[f"{name}.conv2.weight"], padding=1), f"{name}.bn2")
+            if stride == 2:
+                x = normed(conv2d(x, p[f"{name}.downsample.0.weight"], stride=2), f"{name}.downsample.1")
+            x = (out + x).clamp(min=0)
+            assert x.shape == (9, channels, 32 // 2 ** (layer - 1), 32 // 2 ** (layer - 1))
+    expected = x.flatten(2).mean(2)
+    with torch.no_grad():
+        torch.testing.assert_close(network.features(images), expected)
+        torch.testing.assert_close(network(images), expected @ p["fc.weight"].T + p["fc.bias"])
+
+
+# The images.
+
+
+def test_digits_are_split_by_class_and_come_in_order():
+    images = prepare.read("digits")
+    assert images.x_train.shape == (285, 32, 32, 3) and images.x_test.shape == (72, 32, 32, 3)
+    assert (np.diff(images.y_train) >= 0).all() and np.bincount(images.y_train).tolist() == [146, 139]
+    assert np.bincount(images.y_test).tolist() == [37, 35]
+    assert (images.x_train[..., 0] == images.x_train[..., 2]).all() and images.x_train.max() == 255
+
+
+def test_class_folders_come_in_the_order_of_the_classes_and_names(class_folders):
+    images = prepare.read("cifar", class_folders)
+    assert images.classes == ("automobile", "horse")
+    assert images.x_train[:, 0, 0].tolist() == [[i, 100 * c, 7] for c in range(2) for i in range(4)]
+    assert images.y_train.tolist() == [0] * 4 + [1] * 4 and images.y_test.tolist() == [0, 0, 1, 1]
+    turned = prepare.read("cifar", class_folders, ("horse", "automobile"))
+    np.testing.assert_array_equal(turned.x_train[:4], images.x_train[4:])
+    below = class_folders.rename(class_folders.with_name("cifar10_images"))
+    np.testing.assert_array_equal(prepare.read("cifar", below.parent).x_test, images.x_test)
+
+
+def test_samples_are_the_first_of_each_class(class_folders):
+    for samples, expected in ((5, [0, 0, 0, 1, 1]), (8, [0] * 4 + [1] * 4)):
+        data = load("cifar", class_folders, samples=samples)
+        assert data.y_train.tolist() == expected and len(data.y_test) == 4
+    with pytest.raises(UserError, match="--num_of_samples: got 10; give at most 8"):
+        load("cifar", class_folders, samples=10)
+
+
+def test_torchvisions_archive_is_read_by_class(monkeypatch, tmp_path):
+    class Archive:
+        base_folder = "cifar-10-batches-py"
+
+        def __init__(self, root, train, download):
+            assert download
+            self.targets = [7, 1, 0, 1, 7, 7] if train else [1, 7]
+            self.data = np.arange(len(self.targets), dtype=np.uint8)[:, None, None, None] * np.ones(
+                (32, 32, 3), np.uint8
+            )
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Archive)
+    images = prepare.read("cifar", tmp_path)
+    assert images.x_train[:, 0, 0, 0].tolist() == [1, 3, 0, 4, 5] and images.y_train.tolist() == [0, 0, 1, 1, 1]
+    assert prepare.read("cifar", tmp_path, limit=1).x_train[:, 0, 0, 0].tolist() == [1, 0]
+
+
+def test_normalization_is_the_official_one():
+    white = normalized(torch.full((1, 1, 1, 3), 255, dtype=torch.uint8)).flatten()
+    expected = [(1 - 0.4914) / 0.2023, (1 - 0.4822) / 0.1994, (1 - 0.4465) / 0.2010]
+    np.testing.assert_allclose(white, expected, rtol=1e-5)
+
+
+def test_flipping_changes_those_labels_alone_and_not_the_original():
+    y = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    assert flipped_labels(y, np.array([3, 0])).tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert y.tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert flipped_labels(y, np.array([], int)).tolist() == y.tolist()
+
+
+def test_augmentation_shifts_and_mirrors(random_images):
+    batch = pretrain.augmented(random_images)(torch.arange(9), torch.Generator().manual_seed(1), done=0.9)
+    padded = np.pad(random_images.numpy(), ((0, 0), (4, 4), (4, 4), (0, 0)), "reflect")
+    seen = set()
+    for x, image in zip(batch.permute(0, 2, 3, 1), padded):
+        ways = [(t, l, m) for t in range(9) for l in range(9) for m in (1, -1)]
+        fits = [
+            (t, l, m)
+            for t, l, m in ways
+            if torch.equal(x, normalized(torch.tensor(image[t : t + 32, l : l + 32][:, ::m].copy())))
+        ]
+        assert len(fits) == 1
+        seen.update(fits)
+    assert len({s[:2] for s in seen}) > 3 and {s[2] for s in seen} == {1, -1}
+
+
+# Where a training starts.
+
+
+def test_every_start_has_the_same_last_layer_and_the_pretrained_body(tmp_path):
+    torch.manual_seed(5)
+    ten = ResNet20(classes=10).state_dict()
+    save_tensors(tmp_path / "ten.pt", ten)
+    start, again, other = Start(str(tmp_path / "ten.pt")), Start(str(tmp_path / "ten.pt")), Start("none")
+    assert start.fingerprint == again.fingerprint != other.fingerprint
+    for name, value in start.network().state_dict().items():
+        torch.testing.assert_close(value, other.state[name] if name.startswith("fc.") else ten[name], rtol=0, atol=0)
+
+
+def test_carried_weights_classify_the_ten_classes_as_they_say(data):
+    network = ResNet20(classes=10)
+    network.load_state_dict(load_tensors(utils_cifar.PRETRAINED, ""))
+    if data is None:
+        pytest.skip("no CIFAR-10: set RPS_LJE_DATA")
+    images = prepare.read("cifar", data, prepare.CIFAR10, limit=1)
+    _, outputs = last_layer(network, normalized(torch.from_numpy(images.x_test[::10])))
+    accuracy = np.mean(outputs.argmax(1).numpy() == images.y_test[::10])
+    stated = load_json(utils_cifar.PRETRAINED.with_suffix(".json"), "")["test_accuracy"]
+    assert abs(accuracy - stated) < 0.03 and stated > 0.85
+
+
+def test_the_hub_comes_first_and_the_carried_weights_stand_in(monkeypatch):
+    ten = ResNet20(classes=10).state_dict()
+
+    def reached(url, **settings):
+        assert url.endswith("cifar10_resnet20-4118986f.pt") and settings["check_hash"] and settings["weights_only"]
+        return ten
+
+    def unreachable(url, **settings):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", reached)
+    assert Start("auto").name == "cifar10_resnet20-4118986f.pt"
+    torch.testing.assert_close(Start("hub").state["conv1.weight"], ten["conv1.weight"], rtol=0, atol=0)
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", unreachable)
+    assert Start("auto").fingerprint == Start("carried").fingerprint
+    with pytest.raises(UserError, match="cannot download .*no route to host.*give --weights carried"):
+        Start("hub")
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    for change, said in (
+        ({"conv1.weight": torch.zeros(8, 3, 3, 3)}, r"conv1.weight is \(8, 3, 3, 3\), expected \(16, 3, 3, 3\)"),
+        ({"stem.weight": torch.zeros(1)}, "stem.weight is .* expected no such parameter"),
+    ):
+        save_tensors(tmp_path / "w.pt", {**ResNet20().state_dict(), **change})
+        with pytest.raises(UserError, match=f"of another network .*{said}"):
+            Start(str(tmp_path / "w.pt"))
+    save_tensors(tmp_path / "w.pt", {"conv1.weight": torch.zeros(16, 3, 3, 3)})
+    with pytest.raises(UserError, match="it has no bn1.weight"):
+        Start(str(tmp_path / "w.pt"))
+    torch.save(Schedule, tmp_path / "w.pt")  # a pickled class
+    with pytest.raises(UserError, match="is damaged or holds more than tensors"):
+        Start(str(tmp_path / "w.pt"))
+    with pytest.raises(UserError, match="absent.pt not found"):
+        Start(str(tmp_path / "absent.pt"))
+
+
+# Training.
+
+
+def binary(network, data, epochs=2, number=0, lr=0.05, **more):
+    def loss(outputs, labels):
+        return binary_cross_entropy_with_logits(outputs[:, 0], labels)
+
+    def batch(rows, *_):
+        return training.as_channels_last(data.x_train[rows])
+
+    return fit(network, batch, data.y_train, loss, Schedule(epochs, lr, 16), number, **more)
+
+
+def test_training_is_sgd_written_out(digits):
+    """One epoch of four steps against the update rule, written as a loop over parameters."""
+    digits = dataclasses.replace(digits, x_train=digits.x_train.double())  # chaos enlarges rounding
+    trained = binary(Start("none").network().double(), digits, epochs=1, lr=0.001)
+    network = Start("none").network().double()
+    velocity = {name: 0.0 for name, _ in network.named_parameters()}
+    generator = torch.Generator().manual_seed(training.seed("epoch", 0, 0))
+    for rows in torch.randperm(60, generator=generator).split(16):
+        network.train().zero_grad()
+        logits = network(digits.x_train[rows].permute(0, 3, 1, 2))[:, 0]
+        p, y = logits.sigmoid(), digits.y_train[rows]
+        (-(y * p.log() + (1 - y) * (1 - p).log()).mean()).backward()
+        with torch.no_grad():
+            for name, value in network.named_parameters():
+                velocity[name] = 0.9 * velocity[name] + value.grad + 5e-4 * value
+                value -= 0.001 * velocity[name]
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_network(digits, tmp_path):
+    whole = binary(Start("none").network(), digits, epochs=4)
+    file = tmp_path / "training.checkpoint"
+
+    def stop(network, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        binary(Start("none").network(), digits, epochs=4, checkpoint=file, after_epoch=stop)
+    epochs = []
+    resumed = binary(
+        Start("none").network(), digits, epochs=4, checkpoint=file, after_epoch=lambda _, e: epochs.append(e)
+    )
+    assert epochs == [2, 3, 4]  # what follows an epoch belongs to it
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+    epochs.clear()  # of another seed, the file is not gone on with
+    binary(
+        Start("none").network(), digits, epochs=4, number=1, checkpoint=file, after_epoch=lambda _, e: epochs.append(e)
+    )
+    assert epochs == [1, 2, 3, 4]
+
+
+def test_the_batch_size_changes_no_saved_output(digits):
+    network = binary(Start("none").network(), digits, epochs=1)
+    for batch_size in (1, 7, 60):
+        for mine, theirs in zip(last_layer(network, digits.x_train, batch_size), last_layer(network, digits.x_train)):
+            assert mine.shape == theirs.shape and len(mine) == 60
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_saved_outputs_are_the_networks(digits):
+    network = Start("none").network()
+    y = flipped_labels(digits.y_train, np.arange(5))
+    outputs = train.saved_outputs(network, digits, y)
+    with torch.no_grad():
+        expected = network.eval()(digits.x_test.permute(0, 3, 1, 2))[:, 0]
+    np.testing.assert_allclose(outputs.intermediate_test @ outputs.weight[0] + outputs.bias, expected, atol=1e-5)
+    np.testing.assert_allclose(outputs.pred_test, expected.sigmoid(), atol=1e-6)
+    np.testing.assert_array_equal(outputs.labels_train, y.long())
+    assert outputs.test_accuracy == np.mean((outputs.pred_test > 0.5) == (outputs.labels_test == 1))
+    assert outputs.test_accuracy == train.accuracy(network, digits)
+    assert outputs.train_accuracy == np.mean((outputs.pred_train > 0.5) == (y.numpy() == 1))
+
+
+def test_the_same_command_writes_the_same_bytes_and_another_seed_others(command, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        status, printed, _ = command(train.main, *SMALL, "--epochs", 2, "--seed", seed, "--saved_path", tmp_path / name)
+        assert status == 0 and "40 training images, 72 test images" in printed
+    for file in ("saved_outputs.npz", "resnet20.pt"):
+        a, b, c = ((tmp_path / name / "model" / file).read_bytes() for name in "abc")
+        assert a == b != c
+    assert {path.name for path in (tmp_path / "a" / "model").iterdir()} == {"saved_outputs.npz", "resnet20.pt"}
+    assert load_outputs(tmp_path / "a", "CNN").intermediate_train.shape == (40, 64)
+
+
+def test_digits_are_learnt_from_the_carried_weights(command, tmp_path):
+    arguments = [
+        "--dataset",
+        "digits",
+        "--weights",
+        "carried",
+        "--epochs",
+        4,
+        "--batch_size",
+        16,
+        "--saved_path",
+        tmp_path,
+    ]
+    assert command(train.main, *arguments)[0] == 0
+    assert load_outputs(tmp_path, "CNN").test_accuracy > 0.9
+
+
+def test_bfloat16_trains_and_saves_float32(command, tmp_path):
+    assert command(train.main, *SMALL, "--epochs", 1, "--bfloat16", "--saved_path", tmp_path)[0] == 0
+    assert load_outputs(tmp_path, "CNN").intermediate_train.dtype == np.float32
+
+
+def test_pretraining_writes_ten_classes_and_goes_on(command, class_folders, monkeypatch):
+    monkeypatch.setattr(pretrain, "CIFAR10", ["automobile", "horse"])
+    path = class_folders / "w.pt"
+    arguments = ["--data_dir", class_folders, "--epochs", 2, "--batch_size", 4, "--output", path]
+    status, printed, _ = command(pretrain.main, *arguments)
+    assert status == 0 and "test accuracy" in printed
+    assert load_tensors(path, "")["fc.weight"].shape == (2, 64)
+    assert not path.with_suffix(".checkpoint").exists()
+    first = path.read_bytes()
+    assert command(pretrain.main, *arguments)[0] == 0 and path.read_bytes() == first
+
+
+def test_the_learning_rate_rises_and_falls():
+    rate = pretrain.one_cycle(0.3, rise=0.2)
+    np.testing.assert_allclose([rate(x) for x in (0, 0.1, 0.2, 0.6, 1)], [0, 0.15, 0.3, 0.15, 0], atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_the_cpu(digits):
+    on_gpu = load("digits", device="cuda", samples=60)
+    assert on_gpu.x_train.is_cuda
+    a = train.saved_outputs(binary(Start("none").network(), digits), digits)
+    b = train.saved_outputs(binary(Start("none").network("cuda"), on_gpu), on_gpu)
+    np.testing.assert_allclose(b.intermediate_test, a.intermediate_test, rtol=0.05, atol=0.02)
+
+
+# Bad input.
+
+
+def test_images_that_cannot_be_had_say_where_they_were_looked_for(refused, monkeypatch, tmp_path):
+    class Archive:
+        base_folder = "cifar-10-batches-py"
+
+        def __init__(self, *_, **__):
+            raise OSError("<urlopen error no route to host>")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Archive)
+    said = refused(train.main, "--weights", "none", "--data_dir", tmp_path / "absent")
+    for part in ("train/<class>/*", "cifar-10-batches-py", "no route to host", "--data_dir", "--dataset digits"):
+        assert part in said
+    assert "no CIFAR-10 in absent: " in said
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda d: [p.unlink() for p in (d / "train" / "horse").iterdir()], "train/horse holds no images"),
+        (lambda d: (d / "train" / "horse").rename(d / "horse"), "has no class horse; it has automobile"),
+        (lambda d: (d / "test").rename(d / "tests"), "test is missing: lay the images out as"),
+        (lambda d: (d / "train" / "horse" / "0002.png").write_bytes(b"no"), "cannot read the image .*0002.png"),
+        (
+            lambda d: Image.new("RGB", (40, 32)).save(d / "train/horse/0001.png"),
+            "0001.png has 40 x 32 pixels, expected 32",
+        ),
+    ],
+)
+def test_unusable_class_folders_are_named(refused, class_folders, harm, said):
+    harm(class_folders)
+    import re
+
+    assert re.search(said, refused(train.main, "--weights", "none", "--data_dir", class_folders))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--classes", "3", "3"], "--classes: got 3 3; give different classes"),
+        (["--classes", "3", "x"], "digits has no class x; it has 0, 1"),
+        (["--num_of_samples", 1], "--num_of_samples: got 1; give a whole number of at least 2"),
+        (["--num_of_samples", 9999], "--num_of_samples: got 9999; give at most 278"),
+        (["--lr", 1e30], "the loss is nan after epoch 1: give a lower --lr"),
+        (["--lr", 0], "--lr: got 0; give a number above 0"),
+        (["--epochs", 0], "--epochs: got 0"),
+        (["--device", "cuda:99"], "--device cuda:99: this machine has"),
+        (["--dataset", "mnist"], "--dataset: invalid choice: 'mnist'"),
+    ],
+)
+def test_bad_arguments(refused, tmp_path, arguments, said):
+    base = ["--dataset", "digits", "--weights", "none", "--epochs", 1, "--saved_path", tmp_path / "run"]
+    assert said in refused(train.main, *base, *arguments)
+    assert not (tmp_path / "run" / "model" / "saved_outputs.npz").exists()
+
+
+def test_out_of_memory_says_which_option_lowers_it(refused, monkeypatch, tmp_path):
+    def full(self, x):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory: you tried to allocate"
+        )
+
+    monkeypatch.setattr(ResNet20, "features", full)
+    said = refused(train.main, *SMALL, "--saved_path", tmp_path)
+    assert "out of memory: give a smaller --batch_size" in said
