@@ -10,8 +10,9 @@ from torch import Tensor
 
 from config import UserError, number, seed, shown
 from models.CNN.CNN import ResNet20
-from models.CNN.data.prepare import patience, read
+from models.CNN.data.prepare import read
 from models.CNN.training import load_tensors
+from models.downloads import patience, reason
 
 PRETRAINED = Path(__file__).resolve().parent / "data" / "cifar10_resnet20.pt"
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green, blue; the official release's
@@ -131,8 +132,7 @@ def _body(weights):
     except Exception as error:  # no network, no disk, a damaged file: urllib and torch raise many kinds
         if weights == "auto":
             return _body("carried")
-        cause = " ".join(str(getattr(error, "reason", error)).split())
-        raise UserError(f"--weights hub: cannot download {HUB} ({cause}); give --weights carried") from error
+        raise UserError(f"--weights hub: cannot download {HUB} ({reason(error)}); give --weights carried") from error
 
 
 _at_least_two = number(int, lambda x: x >= 2, "a whole number of at least 2")

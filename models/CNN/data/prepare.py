@@ -8,8 +8,6 @@ digits          the handwritten digits that scikit-learn carries, enlarged from 
 python models/CNN/data/prepare.py --data_dir DIR says what is found there.
 """
 
-import contextlib
-import socket
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +15,13 @@ import numpy as np
 from PIL import Image
 
 from config import DATA_ROOT, ArgumentParser, UserError, run_command, shown
+from models.downloads import patience, reason
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 DEFAULT_CLASSES = {"cifar": ("automobile", "horse"), "digits": ("3", "8")}
 SIDE = 32
 _WITHOUT = "--dataset digits runs without any"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".webp"}
-_PATIENCE = 20.0  # seconds without an answer after which a download counts as failed
 
 
 class Images(NamedTuple):
@@ -131,30 +129,18 @@ def _torchvision(root, classes, limit):
     parts = []
     for train in (True, False):
         try:
-            with patience(_PATIENCE):
+            with patience():
                 archive = Archive(root, train=train, download=not (root / Archive.base_folder).is_dir())
         except Exception as error:  # no network, no disk, a damaged archive: torchvision raises many kinds
-            cause = " ".join(str(getattr(error, "reason", error)).split())
             raise UserError(
                 f"no CIFAR-10 in {shown(root)}: looked for train/<class>/*, cifar10_images/train/<class>/* and "
-                f"{Archive.base_folder}, and could not load or download it ({cause}); "
+                f"{Archive.base_folder}, and could not load or download it ({reason(error)}); "
                 f"give its folder as --data_dir; {_WITHOUT}"
             ) from error
         labels = np.asarray(archive.targets)
         first = limit if train else None
         parts.append([archive.data[labels == CIFAR10.index(name)][:first] for name in classes])
     return parts
-
-
-@contextlib.contextmanager
-def patience(seconds):
-    """Give up on a connection that says nothing for so long."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def add_data_options(parser):

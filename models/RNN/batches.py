@@ -1,0 +1,52 @@
+"""Reviews of similar length in one batch, so that little is padded."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.RNN.RNN import PAD
+
+POOL = 50  # batches that are sorted by length together while training: enough to pad little, and still random
+
+
+class Reviews:
+    """Tokenized reviews on the computing device. labels (n,): float32. lengths (n,): words in each, on the CPU."""
+
+    def __init__(self, reviews, device="cpu", max_length=None):
+        """reviews: `models.RNN.utils_imdb.Reviews`. max_length: read so many words of each, its first ones."""
+        self.words = torch.from_numpy(reviews.words).to(device)
+        self.starts = torch.from_numpy(reviews.starts[:-1]).to(device)
+        self.lengths = torch.from_numpy(np.minimum(reviews.lengths, max_length or reviews.lengths.max()))
+        self.labels = torch.from_numpy(reviews.labels).float().to(device)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def tokens(self, rows: Tensor):
+        """The padded word numbers (b,l) of the reviews `rows` (b,), and their lengths (b,), on the device."""
+        lengths = self.lengths[rows]
+        l, device = int(lengths.max()), self.words.device
+        rows, lengths = rows.to(device), lengths.to(device)
+        positions = torch.arange(l, device=device)
+        inside = positions < lengths[:, None]
+        places = torch.where(inside, self.starts[rows][:, None] + positions, 0)
+        return torch.where(inside, self.words[places].long(), PAD), lengths
+
+    def sorted_batches(self, tokens):
+        """All reviews by length, in batches of at most `tokens` padded words each: tensors of rows."""
+        rows = self.lengths.argsort(stable=True)
+        batches, start = [], 0
+        while start < len(rows):
+            end = start + 1
+            while end < len(rows) and (end + 1 - start) * int(self.lengths[rows[end]]) <= tokens:
+                end += 1
+            batches.append(rows[start:end])
+            start = end
+        return batches
+
+    def shuffled_batches(self, size, generator):
+        """All reviews in random batches of `size`, of similar length: sorted within random pools of 50 batches."""
+        batches = []
+        for pool in torch.randperm(len(self), generator=generator).split(POOL * size):
+            batches += pool[self.lengths[pool].argsort(stable=True)].split(size)
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator)]

@@ -1,0 +1,325 @@
+"""The reviews as word numbers, and the vectors of the words. The only module that uses torchtext.
+
+Sources: IMDB, the Large Movie Review Dataset (Maas et al., 2011), as its archive unpacks,
+`<dir>/aclImdb/{train,test}/{neg,pos}/*.txt`, downloaded where it can be; and snippets, 10,605 sentences of film reviews
+that this repository carries. Labels: 0 negative, 1 positive.
+"""
+
+import hashlib
+import json
+import os
+import warnings
+import zipfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import spacy
+from tqdm import tqdm
+
+from config import DATA_ROOT, PROJECT_ROOT, UserError, seed, shown
+from models.downloads import download, extract, reason
+from models.files import load_npz, replacing, save_npz
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it greets every torch newer than itself with deprecations
+    from torchtext.datasets import IMDB
+    from torchtext.vocab import GloVe, Vocab
+
+DATASETS = ("imdb", "snippets")
+SNIPPETS = Path(__file__).resolve().parent / "data" / "movieReviewSnippets_GroundTruth.txt"
+LABELS = ("neg", "pos")
+SPLIT_SEED = 1234  # the published one
+VALIDATION = 0.3  # of the training reviews
+SNIPPETS_TEST = 0.3  # of the snippets
+MAX_WORDS = 25000
+SPECIALS = ("<unk>", "<pad>")  # word numbers 0 and 1
+WIDTH = 100  # of the word vectors
+GLOVE = "glove.6B.100d.txt"
+WITHOUT = "--dataset snippets runs without any"
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """Tokenized reviews, one after the other.
+
+    words: the word numbers of all of them. starts (n+1,): where each begins. labels (n,): 0 or 1. rows (n,): the texts
+    of the source that they are, by number.
+    """
+
+    words: np.ndarray
+    starts: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+    @property
+    def lengths(self):
+        """Words in each review, (n,)."""
+        return np.diff(self.starts)
+
+    def review(self, i):
+        """The word numbers of review i."""
+        return self.words[self.starts[i] : self.starts[i + 1]]
+
+    def choose(self, indices, max_length=None):
+        """Some of the reviews, in the order of `indices`, with at most `max_length` words, their first ones."""
+        kept = [self.review(i)[:max_length] for i in indices]
+        return Reviews(np.concatenate(kept), _starts(kept), self.labels[indices], self.rows[indices])
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """train, validation, test: tokenized reviews. words: what their numbers mean. fingerprint: a hash of it all.
+
+    source: the texts behind them.
+    """
+
+    train: Reviews
+    validation: Reviews
+    test: Reviews
+    words: list
+    fingerprint: str
+    source: "Texts"
+
+
+class Texts:
+    """The texts of a data set. names: of each. labels (n,): 0 or 1. part (n,): 0 training, 1 test. key: a hash."""
+
+    def __init__(self, names, labels, part, key):
+        self.names, self.labels, self.part, self.key = names, np.array(labels), np.array(part), key
+
+    def text(self, i):
+        """Text number i as its author wrote it, but for HTML's line breaks; "" where it cannot be decoded."""
+        raise NotImplementedError
+
+
+class Files(Texts):
+    """Texts in a file each, below aclImdb."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        names, labels, part, digest = [], [], [], hashlib.sha256()
+        for p, section in enumerate(("train", "test")):
+            for label, name in enumerate(LABELS):
+                below = folder / section / name
+                files = sorted((f for f in _listing(below) if f.name.endswith(".txt")), key=lambda f: f.name)
+                if not files:
+                    raise UserError(f"{shown(below)} holds no reviews (*.txt): unpack IMDB again; {WITHOUT}")
+                for file in files:
+                    status = file.stat()
+                    digest.update(f"{section}/{name}/{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+                names += [f"{section}/{name}/{file.name}" for file in files]
+                labels += [label] * len(files)
+                part += [p] * len(files)
+        super().__init__(names, labels, part, digest.hexdigest())
+
+    def text(self, i):
+        try:
+            text = (self.folder / self.names[i]).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return ""
+        return text.replace("<br />", " ").strip()
+
+
+class Lines(Texts):
+    """The carried snippets: number, mean score by twenty people, text. Those of score 0 are of no class: left out."""
+
+    def __init__(self, path):
+        content = path.read_bytes()
+        rows = [line.split("\t") for line in content.decode("utf-8").splitlines()]
+        rows = [(number, float(score), text) for number, score, text in rows if float(score) != 0]
+        self.texts = [text.strip() for _, _, text in rows]
+        drawn = np.random.RandomState(SPLIT_SEED).permutation(len(rows))
+        part = np.zeros(len(rows), int)
+        part[drawn[: int(len(rows) * SNIPPETS_TEST)]] = 1
+        labels = [int(score > 0) for _, score, _ in rows]
+        names = [f"snippet {number}" for number, _, _ in rows]
+        super().__init__(names, labels, part, hashlib.sha256(content).hexdigest())
+
+    def text(self, i):
+        return self.texts[i]
+
+
+def _listing(folder):
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _starts(reviews):
+    return np.concatenate([[0], np.cumsum([len(review) for review in reviews], dtype=np.int64)])
+
+
+def texts(dataset, data_dir=None):
+    """The texts of "imdb" or "snippets". Raises UserError where they are not found and cannot be downloaded."""
+    if dataset == "snippets":
+        return Lines(SNIPPETS)
+    root = Path(data_dir or DATA_ROOT).expanduser()
+    folder = next((f for f in (root / "aclImdb", root) if (f / "train" / "pos").is_dir()), None)
+    if folder is None:
+        folder, archive = root / "aclImdb", root / "aclImdb_v1.tar.gz"
+        if not archive.exists():
+            try:
+                download(IMDB.urls[0], archive)
+            except (OSError, UserError) as error:
+                raise UserError(
+                    f"no IMDB in {shown(root)}: looked for aclImdb/train/pos and {archive.name}, and could not "
+                    f"download it ({reason(error)}); give its folder as --data_dir; {WITHOUT}"
+                ) from error
+        unpacked = root / ".aclImdb.unpacked"
+        extract(
+            archive,
+            unpacked,
+            lambda p: p.suffix == ".txt" and p.parts[1:2] in (("train",), ("test",)) and p.parts[2] in LABELS,
+        )
+        (unpacked / "aclImdb").rename(folder)
+        unpacked.rmdir()
+    return Files(folder)
+
+
+@cache
+def _tokenizer():
+    return spacy.blank("en").tokenizer
+
+
+def tokens(text):
+    """The words of a text in lower case, as spaCy's rules for English cut it; no trained model is needed."""
+    return [token.lower_ for token in _tokenizer()(text) if not token.is_space]
+
+
+def load(dataset="imdb", data_dir=None, skip=False):
+    """The tokenized data set: split, numbered by the words of its training part, and cached.
+
+    Training and validation reviews are drawn 70 : 30 with the published seed; each part keeps the source's order. The
+    vocabulary is the 25,000 most frequent words of the training part. skip: leave out texts that are empty or no UTF-8.
+    Raises UserError where the data are missing or hold such texts.
+    """
+    source = texts(dataset, data_dir)
+    settings = [source.key, SPLIT_SEED, VALIDATION, MAX_WORDS, spacy.__version__, skip, _VERSION]
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    path = PROJECT_ROOT / "models" / "RNN" / "data" / "cache" / f"{dataset}_{key}.npz"
+    arrays = _cached(path)
+    if arrays is None:
+        arrays = _tokenized(source, skip)
+        save_npz(path, **arrays, checksum=np.array(_checksum(arrays)))
+    train, validation, test = (Reviews(*(arrays[f"{part}_{name}"] for name in _FIELDS)) for part in _PARTS)
+    return Corpus(train, validation, test, str(arrays["words"]).split("\n"), _checksum(arrays), source)
+
+
+_VERSION = 1  # of the preparation; another one makes every cache again
+_PARTS = ("train", "validation", "test")
+_FIELDS = ("words", "starts", "labels", "rows")
+
+
+def _cached(path):
+    """The arrays of a cache, or None where there is none or it is not what was written."""
+    if not path.exists():
+        return None
+    names = [f"{part}_{name}" for part in _PARTS for name in _FIELDS] + ["words"]
+    try:
+        arrays = load_npz(path, [*names, "checksum"], "")
+    except UserError:
+        return None
+    return arrays if str(arrays.pop("checksum")) == _checksum(arrays) else None
+
+
+def _checksum(arrays):
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _words_of(job):
+    """The words of some texts; runs in a process of its own."""
+    source, numbers = job
+    return [tokens(source.text(i)) for i in numbers]
+
+
+def _tokenized(source, skip):
+    """Tokenize on all cores, split, number."""
+    blocks = np.array_split(np.arange(len(source.names)), max(1, len(source.names) // 500))
+    reviews = []
+    with ProcessPoolExecutor() as pool:
+        jobs = ((source, block) for block in blocks)
+        for block in tqdm(pool.map(_words_of, jobs), "tokenizing", len(blocks), disable=None, leave=False):
+            reviews += block
+    empty = [i for i, words in enumerate(reviews) if not words]
+    if empty and not skip:
+        raise UserError(
+            f"{len(empty)} of {len(reviews)} reviews are empty or no UTF-8, the first is {source.names[empty[0]]}: "
+            "mend them, or leave them out with --skip_unreadable"
+        )
+    usable = np.array([bool(words) for words in reviews])
+    train = np.flatnonzero((source.part == 0) & usable)
+    drawn = np.random.RandomState(SPLIT_SEED).permutation(train)
+    cut = len(train) - int(len(train) * VALIDATION)
+    parts = np.sort(drawn[:cut]), np.sort(drawn[cut:]), np.flatnonzero((source.part == 1) & usable)
+    counter = Counter(word for i in parts[0] for word in reviews[i])
+    vocabulary = Vocab(counter, max_size=MAX_WORDS, specials=list(SPECIALS))
+    arrays = {"words": np.array("\n".join(vocabulary.itos))}
+    for part, rows in zip(_PARTS, parts):
+        kept = [[vocabulary.stoi[word] for word in reviews[i]] for i in rows]
+        arrays[f"{part}_words"] = np.concatenate(kept).astype(np.int32)
+        arrays[f"{part}_starts"] = _starts(kept)
+        arrays[f"{part}_labels"], arrays[f"{part}_rows"] = source.labels[rows], rows
+    return arrays
+
+
+def vectors(words, file=None, data_dir=None, number=0):
+    """The vectors (k,100) of a vocabulary of k words, float32, and for how many of them the file has one.
+
+    file: in GloVe's text format, `word v1 ... v100`; None: GloVe 6B below `data_dir`, downloaded where it can be.
+    Words without one are drawn from a normal distribution of seed `number`; <unk> and <pad> are 0, as published.
+    """
+    path = Path(file).expanduser() if file else _glove(Path(data_dir or DATA_ROOT).expanduser())
+    rows = {word: i for i, word in enumerate(words)}
+    found = np.random.RandomState(seed("vectors", number)).normal(size=(len(words), WIDTH)).astype(np.float32)
+    count = 0
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                word, _, rest = line.rstrip("\n").partition(" ")
+                if number > 1 and word not in rows:
+                    continue
+                values = np.array(rest.split(), dtype=np.float32)
+                if len(values) != WIDTH:
+                    got = f"line {number} has {len(values)} numbers after its word, expected {WIDTH}"
+                    raise UserError(f"{shown(path)} holds vectors of another width: {got}; give another --vectors")
+                if word in rows:
+                    found[rows[word]] = values
+                    count += 1
+    except OSError as error:
+        raise UserError(f"cannot read the vectors {shown(path)} ({error.strerror}): give another --vectors") from error
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{shown(path)} is no text file of vectors ({error}): give another --vectors") from error
+    found[: len(SPECIALS)] = 0
+    return found, count
+
+
+def _glove(root):
+    """GloVe's file of 100 dimensions below `root`, downloaded where it can be."""
+    path, archive = root / GLOVE, root / "glove.6B.zip"
+    if path.exists():
+        return path
+    try:
+        if not archive.exists():
+            download(GloVe.url["6B"].replace("http://", "https://"), archive)
+        with zipfile.ZipFile(archive) as zipped, replacing(path) as temporary:
+            temporary.write_bytes(zipped.read(GLOVE))
+    except (OSError, UserError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"no word vectors in {shown(root)}: looked for {GLOVE} and {archive.name}, and could not download or "
+            f"unpack them ({reason(error)}); give a file as --vectors, or --use_pretrained False"
+        ) from error
+    return path

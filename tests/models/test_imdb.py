@@ -1,0 +1,147 @@
+"""The reviews: tokens, vocabulary, split, cache, vectors; on the carried snippets and on files made here."""
+
+import tarfile
+
+import numpy as np
+import pytest
+
+import config
+from config import UserError
+from models.RNN import utils_imdb
+from models.RNN.utils_imdb import load, tokens, vectors
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """The folder for results and caches."""
+    monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path / "root")
+    monkeypatch.setattr(config, "PROJECT_ROOT", tmp_path / "root")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten training and four test reviews in IMDB's layout."""
+    for part, number in (("train", 5), ("test", 2)):
+        for name in ("neg", "pos"):
+            below = tmp_path / "aclImdb" / part / name
+            below.mkdir(parents=True)
+            for i in range(number):
+                (below / f"{i}_{3 if name == 'neg' else 9}.txt").write_text(f"It's a {name} film,<br /><br />no. {i}!")
+    return tmp_path
+
+
+def test_tokens_are_those_of_spacys_english_rules_in_lower_case():
+    assert tokens("I don't like it: $5.00 for   Mr. Bean's U.K. film!") == (
+        ["i", "do", "n't", "like", "it", ":", "$", "5.00", "for", "mr.", "bean", "'s", "u.k.", "film", "!"]
+    )
+
+
+def test_labels_and_texts_are_those_of_the_folders(folder, root):
+    corpus = load("imdb", folder)
+    assert len(corpus.train) == 7 and len(corpus.validation) == 3 and len(corpus.test) == 4
+    assert corpus.test.labels.tolist() == [0, 0, 1, 1]
+    rows = np.concatenate([corpus.train.rows, corpus.validation.rows])
+    assert sorted(rows) == list(range(10)) and (np.diff(corpus.train.rows) > 0).all()
+    for part in (corpus.train, corpus.validation, corpus.test):
+        for i in range(len(part)):
+            text = corpus.source.text(part.rows[i])
+            assert ("pos" in text) == part.labels[i] and "<br" not in text
+            known = [word if word in corpus.words else "<unk>" for word in tokens(text)]
+            assert [corpus.words[w] for w in part.review(i)] == known
+
+
+def test_the_vocabulary_is_the_most_frequent_words_of_the_training_part(folder, root, monkeypatch):
+    monkeypatch.setattr(utils_imdb, "MAX_WORDS", 4)
+    corpus = load("imdb", folder)
+    assert corpus.words == ["<unk>", "<pad>", "!", "'s", ",", "."]  # as frequent as others, in alphabetical order
+    assert corpus.train.words.max() == 5 and (corpus.train.words == 0).any()
+
+
+def test_the_carried_snippets(root):
+    corpus = load("snippets")
+    assert [len(part) for part in (corpus.train, corpus.validation, corpus.test)] == [5179, 2219, 3170]
+    assert abs(corpus.train.labels.mean() - 0.5) < 0.02
+    i = int(np.flatnonzero(corpus.train.rows == 0)[0]) if 0 in corpus.train.rows else 0
+    text = corpus.source.text(corpus.train.rows[i])
+    assert len(tokens(text)) == len(corpus.train.review(i))
+    assert utils_imdb.SNIPPETS.stat().st_size == 1383098
+
+
+def test_the_cache_is_used_and_made_again_when_something_changes(folder, root, monkeypatch):
+    first = load("imdb", folder)
+    made = []
+    real = utils_imdb._tokenized
+    monkeypatch.setattr(utils_imdb, "_tokenized", lambda *a: made.append(1) or real(*a))
+    assert load("imdb", folder).fingerprint == first.fingerprint and not made
+    (path,) = (root / "models/RNN/data/cache").iterdir()
+    content = bytearray(path.read_bytes())  # one damaged word number
+    place = content.find(first.train.words.tobytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert load("imdb", folder).fingerprint == first.fingerprint and len(made) == 1
+    (folder / "aclImdb/train/pos/0_9.txt").write_text("Another text.")
+    assert load("imdb", folder).fingerprint != first.fingerprint and len(made) == 2
+    monkeypatch.setattr(utils_imdb, "MAX_WORDS", 5)
+    load("imdb", folder)
+    assert len(made) == 3
+
+
+def test_the_archive_is_unpacked_when_only_it_is_there(folder, root, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    with tarfile.open(home / "aclImdb_v1.tar.gz", "w:gz") as tar:
+        tar.add(folder / "aclImdb", "aclImdb")
+    assert len(load("imdb", home).train) == 7
+    assert sorted(p.name for p in home.iterdir()) == ["aclImdb", "aclImdb_v1.tar.gz"]
+
+
+def test_unusable_reviews_are_named_and_counted_and_left_out_on_request(folder, root):
+    (folder / "aclImdb/train/neg/1_3.txt").write_bytes(b"\xff\xfe")
+    (folder / "aclImdb/test/pos/0_9.txt").write_text(" \n")
+    with pytest.raises(UserError, match=r"2 of 14 reviews are empty or no UTF-8, the first is train/neg/1_3.txt"):
+        load("imdb", folder)
+    corpus = load("imdb", folder, skip=True)
+    assert len(corpus.train) + len(corpus.validation) == 9 and len(corpus.test) == 3
+
+
+def test_missing_data_say_where_they_were_looked_for(root, tmp_path, monkeypatch):
+    def unreachable(url):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    with pytest.raises(UserError, match="no IMDB in .*aclImdb_v1.tar.gz.*no route to host.*--dataset snippets"):
+        load("imdb", tmp_path)
+    with pytest.raises(UserError, match="no word vectors in .*glove.6B.100d.txt.*no route to host.*--vectors"):
+        vectors(["film"], data_dir=tmp_path)
+    (tmp_path / "aclImdb/train/pos").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no reviews"):
+        load("imdb", tmp_path)
+
+
+def test_vectors_of_known_words_are_the_files_and_others_are_drawn(tmp_path):
+    rows = {"film": np.arange(100) / 8, "bad": np.ones(100), "unused": np.zeros(100)}
+    path = tmp_path / "v.txt"
+    path.write_text("\n".join(f"{word} {' '.join(map(str, row))}" for word, row in rows.items()) + "\n")
+    found, count = vectors(["<unk>", "<pad>", "bad", "strange", "film"], path)
+    assert found.shape == (5, 100) and found.dtype == np.float32 and count == 2
+    np.testing.assert_array_equal(found[[2, 4]], np.array([rows["bad"], rows["film"]], np.float32))
+    assert (found[:2] == 0).all() and 0.5 < found[3].std() < 1.5
+    np.testing.assert_array_equal(found, vectors(["<unk>", "<pad>", "bad", "strange", "film"], path)[0])
+    assert (found[3] != vectors(["<unk>", "<pad>", "bad", "strange", "film"], path, number=1)[0][3]).any()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("film 1 2 3\n", "line 1 has 3 numbers after its word, expected 100"),
+        ("film " + "x " * 100, "is no text file of vectors"),
+        (None, "cannot read the vectors"),
+    ],
+)
+def test_unusable_vectors_are_refused(tmp_path, content, said):
+    path = tmp_path / "v.txt"
+    if content:
+        path.write_text(content)
+    with pytest.raises(UserError, match=said):
+        vectors(["film"], path)
