@@ -114,19 +114,19 @@ def draw(table, title, curves=None):
     axis.set(
         xlabel="epoch of the training on flipped labels",
         ylabel=f"share of the flips, {CHECKED:.0%} checked",
-        ylim=(0, 1),
+        ylim=(0, 1.03),
     )
     axis.set_xticks(x, epochs)
     axis.grid(color="#dddddd", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=9)
-    axis.set_title(title, fontsize=11)
+    figure.legend(loc="upper center", bbox_to_anchor=(0.5, 0.945), ncols=4, frameon=False, fontsize=8.5)
+    figure.suptitle(title, y=0.985, fontsize=11)
     runs = table["run"].nunique()
-    caption = f"mean ± sd over {runs} run{'s' if runs > 1 else ''}"
+    caption = f"mean ± sd over {runs} runs" if runs > 1 else "one run"
     if curves is not None:
         caption += "; dashed: the published shares, after 30 epochs"
     figure.text(0.5, 0.012, caption, ha="center", fontsize=8, color="#444444")
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    figure.tight_layout(rect=(0, 0.03, 1, 0.92))
     return figure
 
 

@@ -19,7 +19,7 @@ SMALL = {
     "experiment_dataset_debugging_Xgboost.py": "--num_of_run 1 --average_over_runs 1",
     "experiment_dataset_debugging_cnn.py": "--num_of_run 1 --num_of_samples 200 --epochs 1 --retrain_epochs 1 "
     "--epoch 100 --weights carried",
-    "CNN/train.py": "--num_of_samples 300 --epochs 1 --weights carried",
+    "CNN/train.py": "--num_of_samples 200 --epochs 1 --weights carried",
     "CNN/pretrain.py": "--num_of_samples 200 --epochs 1 --output {root}/ten.pt",
     "benchmark.py explainers": "--n 500 --d 16 --repeats 1",
     "benchmark.py cnn": "--num_of_samples 60 --epochs 1 --seeds 1",
