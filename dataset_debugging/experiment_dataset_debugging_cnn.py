@@ -12,9 +12,9 @@ from dataset_debugging.experiment import Experiment, main
 from dataset_debugging.memorization import KEPT_EPOCHS, epoch_folder
 from models.CNN.data.prepare import DEFAULT_CLASSES, add_data_options
 from models.CNN.train import accuracy, fit_binary, saved_outputs, train
-from models.CNN.training import Schedule
 from models.CNN.utils_cifar import Start, add_training_options, flipped_labels, load
 from models.outputs import outputs_path
+from models.training import Schedule
 
 
 class Cifar:
@@ -38,7 +38,7 @@ class Cifar:
         torch.set_num_threads(self.threads)
         y = flipped_labels(self.data.y_train, flipped)
 
-        def keep(network, epoch):
+        def keep(network, epoch, kept):
             if epoch in KEPT_EPOCHS:
                 saved_outputs(network, self.data, y).save(outputs_path(epoch_folder(folder, epoch)))
 

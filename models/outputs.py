@@ -40,6 +40,20 @@ class SavedOutputs:
     test_accuracy: float
     bias: np.ndarray | None = None
 
+    @classmethod
+    def of_head(cls, train, test, fc):
+        """From the last layer of a torch network.
+
+        train, test: (features (n,d), logits (n,), labels (n,)), CPU tensors. fc: the linear layer, (d,) to one logit.
+        """
+        parts, accuracies = [], []
+        for features, logits, labels in (train, test):
+            p, labels = logits.sigmoid(), labels.long()
+            accuracies.append(((p > 0.5) == (labels == 1)).double().mean().item())
+            parts += [tensor.numpy() for tensor in (features, p, labels, logits)]
+        weight, bias = (None if p is None else p.detach().float().cpu().numpy() for p in (fc.weight, fc.bias))
+        return cls(*parts, weight, *accuracies, bias=bias)
+
     def save(self, path):
         """Write the arrays, whole or not at all."""
         save_npz(path, **{f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None})

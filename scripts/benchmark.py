@@ -102,13 +102,13 @@ def cnn(options):
     """Training ResNet-20: tensors in memory and channels_last, beside a DataLoader with transforms per image."""
     from models.CNN.data.prepare import read
     from models.CNN.train import accuracy, fit_binary
-    from models.CNN.training import Schedule
     from models.CNN.utils_cifar import Start, load
+    from models.training import Schedule
 
     chosen, start = device(options.device), Start("carried")
     images = read(options.dataset, options.data_dir, limit=options.num_of_samples // 2 or None)
     data = load(options.dataset, options.data_dir, device=chosen, samples=options.num_of_samples)
-    n, schedule = len(data.y_train), Schedule(options.epochs, 0.01)
+    n, schedule = len(data.y_train), Schedule(options.epochs, 0.01, 128)
 
     def in_memory(number, **more):
         return fit_binary(start, data, schedule._replace(**more), number)
@@ -143,8 +143,8 @@ def plain(start, images, epochs, number, chosen):
     from torch.utils.data import DataLoader
     from torchvision.transforms import Compose, Normalize, ToTensor
 
-    from models.CNN.training import keep_freed_memory
     from models.CNN.utils_cifar import MEAN, STD
+    from models.training import keep_freed_memory
 
     transform = Compose([ToTensor(), Normalize(MEAN, STD)])
 

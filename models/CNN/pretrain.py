@@ -12,33 +12,37 @@ from torch.nn.functional import cross_entropy, pad
 from config import ArgumentParser, at_least_one, device, positive, run_command, script_relative, seed, shown, whole
 from models.CNN.CNN import ResNet20
 from models.CNN.data.prepare import CIFAR10, read
-from models.CNN.training import Schedule, as_channels_last, fit, last_layer, save_tensors
-from models.CNN.utils_cifar import PRETRAINED, normalized
+from models.CNN.train import last_layer
+from models.CNN.utils_cifar import PRETRAINED, ImageBatches, as_channels_last, normalized
 from models.files import save_json
+from models.training import Schedule, fit, save_network
 
 SHIFT = 4  # pixels that an image may be moved, to each side
 SMALL, UNTIL = 24, 0.7  # the side of the crops, and for which share of the training: they take half the time
 
 
-def augmented(images):
-    """batch(indices, generator, done) -> random windows of images (n,32,32,3), mirrored half the time.
+class Augmented(ImageBatches):
+    """Random windows of images (n,32,32,3) in 0 ... 255, mirrored half the time.
 
     The images are continued by 4 reflected pixels to each side. Windows have 24 x 24 pixels in the first 70 % of the
-    training, later 32 x 32: (b,3,24,24), then (b,3,32,32). images: 0 ... 255.
+    training, later 32 x 32.
     """
-    padded = torch.cat([pad(as_channels_last(x).float(), (SHIFT,) * 4, "reflect").byte() for x in images.split(1000)])
-    padded = padded.permute(0, 2, 3, 1).contiguous()  # (n,40,40,3)
 
-    def batch(indices, generator, done):
-        b, side = len(indices), SMALL if done < UNTIL else images.shape[1]
+    def __init__(self, images, labels):
+        super().__init__(images, labels)
+        padded = [pad(as_channels_last(x).float(), (SHIFT,) * 4, "reflect").byte() for x in images.split(1000)]
+        self.padded = torch.cat(padded).permute(0, 2, 3, 1).contiguous()  # (n,40,40,3)
+
+    def batch(self, rows, generator, done):
+        """Windows (b,3,24,24), later (b,3,32,32), of the images `rows`, and their labels."""
+        b, side = len(rows), SMALL if done < UNTIL else self.images.shape[1]
         span = torch.arange(side)
-        top, left = torch.randint(padded.shape[1] - side + 1, (2, b, 1), generator=generator)
+        top, left = torch.randint(self.padded.shape[1] - side + 1, (2, b, 1), generator=generator)
         mirrored = torch.rand(b, 1, generator=generator) < 0.5
-        rows, columns = top + span, left + torch.where(mirrored, span.flip(0), span)
-        rows, columns = rows.to(images.device), columns.to(images.device)
-        return as_channels_last(normalized(padded[indices[:, None, None], rows[:, :, None], columns[:, None, :]]))
-
-    return batch
+        down, across = top + span, left + torch.where(mirrored, span.flip(0), span)
+        down, across = down.to(self.device), across.to(self.device)
+        windows = self.padded[rows[:, None, None], down[:, :, None], across[:, None, :]]
+        return (as_channels_last(normalized(windows)),), self.labels[rows]
 
 
 def one_cycle(peak, rise=0.2):
@@ -70,28 +74,13 @@ def main():
     x_train, y_train, x_test, y_test = tensors
     torch.manual_seed(seed("initialization", options.seed))
     network = ResNet20(classes=len(CIFAR10)).to(chosen, memory_format=torch.channels_last)
-    schedule = Schedule(
-        options.epochs, one_cycle(options.lr), options.batch_size, nesterov=True, bfloat16=options.bfloat16
-    )
-    checkpoint = path.with_suffix(".checkpoint")
-
-    def loss(outputs, labels):
-        return cross_entropy(outputs, labels)
-
-    fit(
-        network,
-        augmented(x_train),
-        y_train,
-        loss,
-        schedule,
-        options.seed,
-        checkpoint=checkpoint,
-        progress="pretraining",
-    )
+    schedule = Schedule(options.epochs, one_cycle(options.lr), options.batch_size, "nesterov", options.bfloat16)
+    checkpoint, data = path.with_suffix(".checkpoint"), Augmented(x_train, y_train)
+    fit(network, data, cross_entropy, schedule, options.seed, checkpoint=checkpoint, progress="pretraining")
     _, outputs = last_layer(network, normalized(x_test))
     accuracy = float((outputs.argmax(1) == y_test.cpu()).float().mean())
     seconds = time.perf_counter() - start
-    save_tensors(path, {name: value.cpu().contiguous() for name, value in network.state_dict().items()})
+    save_network(path, network)
     made = {"epochs": options.epochs, "lr": options.lr, "batch_size": options.batch_size, "seed": options.seed}
     made |= {"bfloat16": options.bfloat16, "images": len(x_train), "seconds": round(seconds)}
     save_json(path.with_suffix(".json"), {"test_accuracy": accuracy, "test_images": len(y_test), **made})

@@ -9,39 +9,41 @@ import hashlib
 import time
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from config import ArgumentParser, at_least_one, device, positive, run_command, script_relative, shown, whole
 from models.CNN.data.prepare import add_data_options
-from models.CNN.training import Schedule, fit, last_layer, save_tensors
-from models.CNN.utils_cifar import Start, add_training_options, load
+from models.CNN.utils_cifar import ImageBatches, Start, add_training_options, as_channels_last, load
 from models.outputs import SavedOutputs, outputs_path
+from models.training import Schedule, binary_loss, enough_memory, fit, keep_freed_memory, save_network
 
 
 def fit_binary(start, data, schedule, seed, y_train=None, **more):
     """A ResNet-20 trained from `start` on the two classes, labels y_train (n,) if given; more: as `fit` takes it."""
-    y_train = data.y_train if y_train is None else y_train
-    network = start.network(data.x_train.device)
+    batches = ImageBatches(data.x_train, data.y_train if y_train is None else y_train)
+    return fit(start.network(batches.device), batches, binary_loss, schedule, seed, **more)
 
-    def loss(outputs, labels):
-        return binary_cross_entropy_with_logits(outputs[:, 0], labels)
 
-    def batch(indices, generator, done):
-        return data.x_train[indices].permute(0, 3, 1, 2)
-
-    return fit(network, batch, y_train, loss, schedule, seed, **more)
+@torch.inference_mode()
+def last_layer(network, images, batch_size=1000):
+    """The features (n,64) and outputs (n,k) of images (n,32,32,3), in float32 and evaluation mode, on the CPU."""
+    keep_freed_memory()
+    network.eval()
+    features, outputs = [], []
+    for x in images.split(batch_size):
+        with enough_memory():
+            f = network.features(as_channels_last(x))
+            features.append(f)
+            outputs.append(network.fc(f))
+    return torch.cat(features).cpu(), torch.cat(outputs).cpu()
 
 
 def saved_outputs(network, data, y_train=None):
     """What the explainers read; labels_train are those that the network was trained on, y_train (n,) if given."""
-    parts, accuracies = [], []
+    parts = []
     for x, y in ((data.x_train, data.y_train if y_train is None else y_train), (data.x_test, data.y_test)):
         features, logits = last_layer(network, x)
-        p, y = logits[:, 0].sigmoid(), y.cpu().long()
-        accuracies.append(((p > 0.5) == (y == 1)).double().mean().item())
-        parts += [array.numpy() for array in (features, p, y, logits[:, 0])]
-    weight, bias = (value.detach().float().cpu().numpy() for value in (network.fc.weight, network.fc.bias))
-    return SavedOutputs(*parts, weight, *accuracies, bias=bias)
+        parts.append((features, logits[:, 0], y.cpu()))
+    return SavedOutputs.of_head(*parts, network.fc)
 
 
 def accuracy(network, data):
@@ -60,8 +62,7 @@ def train(folder, start, data, schedule, seed, y_train=None, after_epoch=None, p
     network = fit_binary(start, data, schedule, seed, y_train, **more)
     outputs = saved_outputs(network, data, y_train)
     path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
-    state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    save_tensors(path.with_name("resnet20.pt"), state)
+    save_network(path.with_name("resnet20.pt"), network)
     outputs.save(path)
     checkpoint.unlink(missing_ok=True)
     return outputs

@@ -11,8 +11,8 @@ from torch import Tensor
 from config import UserError, number, seed, shown
 from models.CNN.CNN import ResNet20
 from models.CNN.data.prepare import read
-from models.CNN.training import load_tensors
 from models.downloads import patience, reason
+from models.training import load_tensors
 
 PRETRAINED = Path(__file__).resolve().parent / "data" / "cifar10_resnet20.pt"
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green, blue; the official release's
@@ -65,6 +65,26 @@ def normalized(images):
     """Images (...,3) in 0 ... 255 as the network takes them: float32, about zero mean and unit variance."""
     mean, std = (torch.tensor(values, device=images.device) for values in (MEAN, STD))
     return (images.float() / 255 - mean) / std
+
+
+def as_channels_last(images):
+    """Images (b,h,w,3) as the convolutions read them fastest: (b,3,h,w) over the same memory."""
+    return images.permute(0, 3, 1, 2)
+
+
+class ImageBatches:
+    """Normalized images (n,32,32,3) and their labels (n,), shuffled."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels, self.device = images, labels, images.device
+
+    def rows(self, size, generator):
+        """An epoch's batches, as `models.training.Batches` says."""
+        return torch.randperm(len(self.labels), generator=generator).to(self.device, non_blocking=True).split(size)
+
+    def batch(self, rows, generator, done):
+        """The images (b,3,32,32) of `rows`, as they are, and their labels."""
+        return (as_channels_last(self.images[rows]),), self.labels[rows]
 
 
 def flipped_labels(y, flipped):

@@ -17,9 +17,9 @@ from dataset_debugging.accuracies import refit_seed
 from explainer.methods import METHODS
 from explainer.weights import calculate
 from models.CNN.train import accuracy, fit_binary
-from models.CNN.training import Schedule
 from models.CNN.utils_cifar import Start, flipped_labels, load
 from models.outputs import SavedOutputs
+from models.training import Schedule
 
 SMALL = "--num_of_run 1 --dataset digits --weights none --num_of_samples 40 --epochs 3 --retrain_epochs 1".split()
 SMALL += "--methods ours random --device cpu --epoch 50".split()
@@ -70,7 +70,7 @@ def test_labels_are_flipped_and_accuracies_are_refits_from_the_start(uninterrupt
     order = np.load(run / "orders" / "order_ours.npz")["order"]
     wrong = [i for i in flipped if i not in set(order[:6])]  # 15 % of 40 are checked
     y = flipped_labels(data.y_train, np.array(wrong, int))
-    network = fit_binary(Start("none"), data, Schedule(1, 0.001), refit_seed(0, 3, 0), y)
+    network = fit_binary(Start("none"), data, Schedule(1, 0.001, 128), refit_seed(0, 3, 0), y)
     assert np.load(run / "accuracies" / "accuracies_ours.npy")[2] == pytest.approx(accuracy(network, data), abs=0.015)
 
 

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.nn.functional import batch_norm, binary_cross_entropy_with_logits, conv2d
+from torch.nn.functional import batch_norm, conv2d
 
 from config import UserError
-from models.CNN import pretrain, train, training, utils_cifar
+from models import training
+from models.CNN import pretrain, train, utils_cifar
 from models.CNN.CNN import ResNet20
 from models.CNN.data import prepare
-from models.CNN.training import Schedule, fit, last_layer, load_tensors, save_tensors
-from models.CNN.utils_cifar import Start, flipped_labels, load, normalized
+from models.CNN.train import last_layer
+from models.CNN.utils_cifar import ImageBatches, Start, as_channels_last, flipped_labels, load, normalized
 from models.files import load_json
 from models.outputs import load_outputs
+from models.training import Schedule, binary_loss, fit, load_tensors, save_tensors
 
 SMALL = ["--dataset", "digits", "--weights", "none", "--num_of_samples", "40", "--device", "cpu"]
 
@@ -81,7 +83,7 @@ def test_features_are_those_of_the_architecture_written_out(random_images):
             x, p[f"{name}.running_mean"], p[f"{name}.running_var"], p[f"{name}.weight"], p[f"{name}.bias"]
         )
 
-    x = images = training.as_channels_last(normalized(random_images))
+    x = images = as_channels_last(normalized(random_images))
     x = normed(conv2d(x, p["conv1.weight"], padding=1), "bn1").clamp(min=0)
     for layer, channels in ((1, 16), (2, 32), (3, 64)):
         for block in range(3):
@@ -159,7 +161,8 @@ def test_flipping_changes_those_labels_alone_and_not_the_original():
 
 
 def test_augmentation_shifts_and_mirrors(random_images):
-    batch = pretrain.augmented(random_images)(torch.arange(9), torch.Generator().manual_seed(1), done=0.9)
+    data = pretrain.Augmented(random_images, torch.zeros(9))
+    (batch,), _ = data.batch(torch.arange(9), torch.Generator().manual_seed(1), done=0.9)
     padded = np.pad(random_images.numpy(), ((0, 0), (4, 4), (4, 4), (0, 0)), "reflect")
     seen = set()
     for x, image in zip(batch.permute(0, 2, 3, 1), padded):
@@ -240,13 +243,8 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 
 def binary(network, data, epochs=2, number=0, lr=0.05, **more):
-    def loss(outputs, labels):
-        return binary_cross_entropy_with_logits(outputs[:, 0], labels)
-
-    def batch(rows, *_):
-        return training.as_channels_last(data.x_train[rows])
-
-    return fit(network, batch, data.y_train, loss, Schedule(epochs, lr, 16), number, **more)
+    batches = ImageBatches(data.x_train, data.y_train)
+    return fit(network, batches, binary_loss, Schedule(epochs, lr, 16), number, **more)
 
 
 def test_training_is_sgd_written_out(digits):
@@ -273,7 +271,7 @@ def test_an_interrupted_training_goes_on_to_the_same_network(digits, tmp_path):
     whole = binary(Start("none").network(), digits, epochs=4)
     file = tmp_path / "training.checkpoint"
 
-    def stop(network, epoch):
+    def stop(network, epoch, kept):
         if epoch == 2:
             raise KeyboardInterrupt
 
@@ -281,14 +279,19 @@ def test_an_interrupted_training_goes_on_to_the_same_network(digits, tmp_path):
         binary(Start("none").network(), digits, epochs=4, checkpoint=file, after_epoch=stop)
     epochs = []
     resumed = binary(
-        Start("none").network(), digits, epochs=4, checkpoint=file, after_epoch=lambda _, e: epochs.append(e)
+        Start("none").network(), digits, epochs=4, checkpoint=file, after_epoch=lambda _, e, __: epochs.append(e)
     )
     assert epochs == [2, 3, 4]  # what follows an epoch belongs to it
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
     epochs.clear()  # of another seed, the file is not gone on with
     binary(
-        Start("none").network(), digits, epochs=4, number=1, checkpoint=file, after_epoch=lambda _, e: epochs.append(e)
+        Start("none").network(),
+        digits,
+        epochs=4,
+        number=1,
+        checkpoint=file,
+        after_epoch=lambda _, e, __: epochs.append(e),
     )
     assert epochs == [1, 2, 3, 4]
 

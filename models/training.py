@@ -1,0 +1,171 @@
+"""Train a network on data that lie in memory, epoch by epoch, and go on where it was stopped."""
+
+import contextlib
+import ctypes
+import io
+import math
+import sys
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+
+from config import UserError, seed, shown
+from models.files import replacing
+
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # of the paper's SGD
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, 0.0, MOMENTUM, weight_decay=WEIGHT_DECAY),
+    "nesterov": lambda p: torch.optim.SGD(p, 0.0, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True),
+    "adam": lambda p: torch.optim.Adam(p, 0.0),
+}
+
+
+class Schedule(NamedTuple):
+    """How a network is trained: `epochs` passes over shuffled batches.
+
+    lr: learning rate, or a function of the share of the training that is done, in [0, 1). optimizer: of OPTIMIZERS.
+    """
+
+    epochs: int
+    lr: float | Callable[[float], float]
+    batch_size: int
+    optimizer: str = "sgd"
+    bfloat16: bool = False
+
+
+class Batches(Protocol):
+    """Training data in memory. device: where."""
+
+    device: torch.device
+
+    def rows(self, size: int, generator: torch.Generator) -> list[Tensor]:
+        """The batches of one epoch: each row number once, about `size` in each."""
+
+    def batch(self, rows: Tensor, generator: torch.Generator, done: float) -> tuple[tuple, Tensor]:
+        """What the network takes for these rows, and their labels. done: the share of the training that is done."""
+
+
+def fit(network, data, loss, schedule, number, *, checkpoint=None, identity="", after_epoch=None, progress=None):
+    """Train `network` in place on `data`, a `Batches`; returns it.
+
+    loss(outputs, labels). number: the seed of the batches; each epoch draws from one of its own, so an interrupted
+    training goes on as if nothing had happened. checkpoint: file of the training so far, written after each epoch and
+    removed by the caller; identity: what else must be the same to go on with it, such as the data's fingerprint.
+    after_epoch(network, epoch, kept), from 1; kept: a dictionary of tensors and numbers that is part of the checkpoint.
+    progress: title of a tqdm bar over the epochs, None for none.
+    Raises UserError where the loss is no longer finite or the memory does not suffice.
+    """
+    keep_freed_memory()
+    optimizer = OPTIMIZERS[schedule.optimizer](network.parameters())
+    known = schedule._replace(lr=schedule.lr if isinstance(schedule.lr, float) else None)
+    start, kept = _resume(checkpoint, f"{identity} {number} {known}", network, optimizer)
+    generator = torch.Generator()
+    shown_as = {"desc": progress, "disable": progress is None, "unit": "epoch", "leave": False}
+    bar = tqdm(range(start, schedule.epochs), total=schedule.epochs, initial=start, **shown_as)
+    for epoch in bar:
+        generator.manual_seed(seed("epoch", number, epoch))
+        mean = _epoch(network, data, loss, schedule, epoch, optimizer, generator)
+        if not math.isfinite(mean):
+            raise UserError(f"the loss is {mean} after epoch {epoch + 1}: give a lower --lr")
+        bar.set_postfix(loss=f"{mean:.4f}")
+        if after_epoch is not None:
+            after_epoch(network, epoch + 1, kept)
+        if checkpoint is not None:
+            state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "kept": kept}
+            save_tensors(checkpoint, {**state, "epoch": epoch + 1, "settings": f"{identity} {number} {known}"})
+    return network
+
+
+def _epoch(network, data, loss, schedule, epoch, optimizer, generator):
+    """One pass over the data; returns the mean loss."""
+    batches = data.rows(schedule.batch_size, generator)
+    total, n = torch.zeros((), device=data.device), 0
+    network.train()
+    for step, rows in enumerate(batches):
+        done = (epoch * len(batches) + step) / (schedule.epochs * len(batches))
+        optimizer.param_groups[0]["lr"] = schedule.lr(done) if callable(schedule.lr) else schedule.lr
+        with enough_memory(), torch.autocast(data.device.type, torch.bfloat16, enabled=schedule.bfloat16):
+            inputs, labels = data.batch(rows, generator, done)
+            value = loss(network(*inputs).float(), labels)
+            optimizer.zero_grad()
+            value.backward()
+        optimizer.step()
+        total += value.detach() * len(rows)
+        n += len(rows)
+    return total.item() / n  # the only time in an epoch that the host waits for the device
+
+
+def _resume(checkpoint, settings, network, optimizer):
+    """Load what an interrupted training with the same settings has left; returns its epochs and what it kept."""
+    if checkpoint is None or not checkpoint.exists():
+        return 0, {}
+    state = load_tensors(checkpoint, "delete it to start this training again")
+    if state.get("settings") != settings:
+        return 0, {}
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["epoch"], state["kept"]
+
+
+def binary_loss(outputs, labels):
+    """Mean binary cross-entropy of logits (b,1) and labels (b,)."""
+    return binary_cross_entropy_with_logits(outputs[:, 0], labels)
+
+
+@contextlib.contextmanager
+def enough_memory():
+    """Turn running out of memory into a UserError that says which options lower it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+            less = "give a smaller --batch_size, a smaller --num_of_samples or --device cpu"
+            raise UserError(f"out of memory: {less}") from error
+        raise
+
+
+def keep_freed_memory(keep=True):
+    """Let glibc keep the memory of freed tensors for the next ones; False: as it is by default.
+
+    By default it returns blocks of this size to the kernel, which hands them back page by page, filled with zeros:
+    a tenth of the time of a training step on the CPU. Does nothing on other systems.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL(None).mallopt
+            for option, kept, default in _MALLOC:
+                mallopt(option, kept if keep else default)
+
+
+# Of malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, to keep freed memory and as they are by default.
+_MALLOC = (-4, 0, 65536), (-1, 2**31 - 1, 2**17), (-2, 2**28, 2**17)
+
+
+def save_tensors(path, tensors):
+    """Write a dictionary of tensors, numbers and strings as torch.save does: whole, and always the same bytes."""
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def save_network(path, network):
+    """Write the state dict of a network, on the CPU."""
+    save_tensors(path, {name: value.cpu().contiguous() for name, value in network.state_dict().items()})
+
+
+def load_tensors(path, remedy):
+    """Read what save_tensors wrote, onto the CPU; only tensors and plain values are ever built.
+
+    Raises UserError, ending in `remedy`, where the file is missing, damaged or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path.name} not found in {shown(path.parent)}: {remedy}") from None
+    except Exception as error:  # torch raises many kinds for a damaged archive
+        raise UserError(f"{shown(path)} is damaged or holds more than tensors: {remedy}") from error
