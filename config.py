@@ -119,6 +119,13 @@ at_least_one = number(int, lambda x: x >= 1, "a whole number of at least 1")
 whole = number(int, lambda x: 0 <= x < 2**32, "a whole number in [0, 2**32)")
 
 
+def boolean(text):
+    """An argparse type: True or False, as the published commands write it."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"got {text}; give True or False")
+    return text.lower() == "true"
+
+
 def run_command(main):
     """Run a command line: a user's mistake or an unusable file ends in one line and status 2; a warning is one line."""
     warnings.showwarning = lambda message, *_, **__: print(f"\rwarning: {message}", file=sys.stderr)

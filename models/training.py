@@ -5,6 +5,7 @@ import ctypes
 import io
 import math
 import sys
+import threading
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -109,6 +110,19 @@ def _resume(checkpoint, settings, network, optimizer):
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     return state["epoch"], state["kept"]
+
+
+def initialized(make, *names):
+    """What `make()` builds, its parameters drawn from the seed that `names` name; torch's own generator stays as it was.
+
+    One at a time: initializations of trainings side by side would draw from each other's seeds.
+    """
+    with _INITIALIZING, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed("initialization", *names))
+        return make()
+
+
+_INITIALIZING = threading.Lock()
 
 
 def binary_loss(outputs, labels):

@@ -9,13 +9,13 @@ import time
 import torch
 from torch.nn.functional import cross_entropy, pad
 
-from config import ArgumentParser, at_least_one, device, positive, run_command, script_relative, seed, shown, whole
+from config import ArgumentParser, at_least_one, device, positive, run_command, script_relative, shown, whole
 from models.CNN.CNN import ResNet20
 from models.CNN.data.prepare import CIFAR10, read
 from models.CNN.train import last_layer
 from models.CNN.utils_cifar import PRETRAINED, ImageBatches, as_channels_last, normalized
 from models.files import save_json
-from models.training import Schedule, fit, save_network
+from models.training import Schedule, fit, initialized, save_network
 
 SHIFT = 4  # pixels that an image may be moved, to each side
 SMALL, UNTIL = 24, 0.7  # the side of the crops, and for which share of the training: they take half the time
@@ -72,8 +72,9 @@ def main():
     images = read("cifar", options.data_dir, CIFAR10, limit)
     tensors = (torch.from_numpy(array).to(chosen) for array in images[:4])
     x_train, y_train, x_test, y_test = tensors
-    torch.manual_seed(seed("initialization", options.seed))
-    network = ResNet20(classes=len(CIFAR10)).to(chosen, memory_format=torch.channels_last)
+    network = initialized(lambda: ResNet20(classes=len(CIFAR10)), options.seed).to(
+        chosen, memory_format=torch.channels_last
+    )
     schedule = Schedule(options.epochs, one_cycle(options.lr), options.batch_size, "nesterov", options.bfloat16)
     checkpoint, data = path.with_suffix(".checkpoint"), Augmented(x_train, y_train)
     fit(network, data, cross_entropy, schedule, options.seed, checkpoint=checkpoint, progress="pretraining")

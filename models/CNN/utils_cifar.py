@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import UserError, number, seed, shown
+from config import UserError, number, shown
 from models.CNN.CNN import ResNet20
 from models.CNN.data.prepare import read
 from models.downloads import patience, reason
-from models.training import load_tensors
+from models.training import initialized, load_tensors
 
 PRETRAINED = Path(__file__).resolve().parent / "data" / "cifar10_resnet20.pt"
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green, blue; the official release's
@@ -105,9 +105,7 @@ class Start:
     """
 
     def __init__(self, weights="auto"):
-        torch.manual_seed(seed("initialization"))
-        network = ResNet20()
-        self.state = network.state_dict()
+        self.state = initialized(ResNet20).state_dict()
         body, self.name = _body(weights)
         for name, value in body.items():
             if name.startswith("fc."):

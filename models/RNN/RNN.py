@@ -25,22 +25,31 @@ class SentimentLSTM(nn.Module):
         self.forwards = nn.ModuleList(nn.LSTM(width, hidden, batch_first=True) for width in widths)
         self.backwards = nn.ModuleList(nn.LSTM(width, hidden, batch_first=True) for width in widths)
         self.fc = nn.Linear(2 * hidden, 1, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.p = dropout
 
-    def features(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """The last hidden layer f, (b,2h): the forward LSTM's state at the last word, the backward's at the first."""
+    def features(self, tokens: Tensor, lengths: Tensor, generator=None) -> Tensor:
+        """The last hidden layer f, (b,2h): the forward LSTM's state at the last word, the backward's at the first.
+
+        generator: draws what is dropped out while training; torch's own where it is None.
+        """
         turned = turn(tokens.shape[1], lengths)
         x = self.embedding(tokens)
         for forward, backward in zip(self.forwards, self.backwards):
-            x = self.dropout(x)
+            x = self._dropout(x, generator)
             ahead, _ = forward(x)  # (b,l,h)
             back, _ = backward(along(x, turned))  # (b,l,h), from the last word to the first
             x = torch.cat([ahead, along(back, turned)], dim=2)
         rows, last = torch.arange(len(tokens), device=tokens.device), lengths - 1
         return torch.cat([ahead[rows, last], back[rows, last]], dim=1)
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        return self.fc(self.dropout(self.features(tokens, lengths)))
+    def forward(self, tokens: Tensor, lengths: Tensor, generator=None) -> Tensor:
+        return self.fc(self._dropout(self.features(tokens, lengths, generator), generator))
+
+    def _dropout(self, x, generator):
+        """nn.Dropout with a generator of its own, so that trainings side by side draw apart from one another."""
+        if not self.training or not self.p:
+            return x
+        return x * torch.empty_like(x).bernoulli_(1 - self.p, generator=generator).div_(1 - self.p)
 
 
 def turn(l, lengths):

@@ -1,6 +1,7 @@
 """Reviews of similar length in one batch, so that little is padded."""
 
-import numpy as np
+import copy
+
 import torch
 from torch import Tensor
 
@@ -12,20 +13,41 @@ POOL = 50  # batches that are sorted by length together while training: enough t
 class Reviews:
     """Tokenized reviews on the computing device. labels (n,): float32. lengths (n,): words in each, on the CPU."""
 
-    def __init__(self, reviews, device="cpu", max_length=None):
-        """reviews: `models.RNN.utils_imdb.Reviews`. max_length: read so many words of each, its first ones."""
+    def __init__(self, reviews, device="cpu"):
+        """reviews: `models.RNN.utils_imdb.Reviews`."""
+        self.device = torch.device(device)
         self.words = torch.from_numpy(reviews.words).to(device)
         self.starts = torch.from_numpy(reviews.starts[:-1]).to(device)
-        self.lengths = torch.from_numpy(np.minimum(reviews.lengths, max_length or reviews.lengths.max()))
+        self.lengths = torch.from_numpy(reviews.lengths)
         self.labels = torch.from_numpy(reviews.labels).float().to(device)
 
     def __len__(self):
         return len(self.labels)
 
+    def labelled(self, labels):
+        """The same reviews with other labels (n,), None for their own."""
+        other = copy.copy(self)
+        other.labels = self.labels if labels is None else labels
+        return other
+
+    def rows(self, size, generator):
+        """An epoch's batches, as `models.training.Batches` says: sorted by length within random pools of 50 batches."""
+        batches = []
+        for pool in torch.randperm(len(self), generator=generator).split(POOL * size):
+            batches += pool[self.lengths[pool].argsort(stable=True)].split(size)
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+
+    def batch(self, rows, generator, done):
+        """Padded word numbers (b,l), lengths (b,) and the generator of the dropout for `rows`, and their labels."""
+        if self.device.type != "cpu":  # masks are drawn where they are used
+            number = int(torch.randint(2**31, (), generator=generator))
+            generator = torch.Generator(self.device).manual_seed(number)
+        return (*self.tokens(rows), generator), self.labels[rows.to(self.device)]
+
     def tokens(self, rows: Tensor):
         """The padded word numbers (b,l) of the reviews `rows` (b,), and their lengths (b,), on the device."""
         lengths = self.lengths[rows]
-        l, device = int(lengths.max()), self.words.device
+        l, device = int(lengths.max()), self.device
         rows, lengths = rows.to(device), lengths.to(device)
         positions = torch.arange(l, device=device)
         inside = positions < lengths[:, None]
@@ -43,10 +65,3 @@ class Reviews:
             batches.append(rows[start:end])
             start = end
         return batches
-
-    def shuffled_batches(self, size, generator):
-        """All reviews in random batches of `size`, of similar length: sorted within random pools of 50 batches."""
-        batches = []
-        for pool in torch.randperm(len(self), generator=generator).split(POOL * size):
-            batches += pool[self.lengths[pool].argsort(stable=True)].split(size)
-        return [batches[i] for i in torch.randperm(len(batches), generator=generator)]

@@ -185,6 +185,22 @@ def texts(dataset, data_dir=None):
     return Files(folder)
 
 
+def sample(part, number, whole):
+    """Rows of `part`: all of them where `number` is None, else the share number / whole of it, half of each class.
+
+    The first ones of each class, in the data set's order. Raises UserError where a class has too few.
+    """
+    if number is None:
+        return np.arange(len(part))
+    wanted = max(2, number * len(part) // whole)
+    halves = wanted - wanted // 2, wanted // 2
+    rows = [np.flatnonzero(part.labels == label)[:half] for label, half in enumerate(halves)]
+    if [len(r) for r in rows] != list(halves):
+        most = 2 * np.bincount(part.labels).min() * whole // len(part)
+        raise UserError(f"--num_of_samples: got {number}; give at most {most} of these reviews, half of each class")
+    return np.sort(np.concatenate(rows))
+
+
 @cache
 def _tokenizer():
     return spacy.blank("en").tokenizer

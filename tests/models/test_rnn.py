@@ -91,6 +91,19 @@ def test_padding_and_company_change_no_feature(network):
             torch.testing.assert_close(network.features(other, length)[0], together[i])
 
 
+def test_dropout_drops_half_and_keeps_the_mean_only_while_training(network):
+    x, generator = torch.ones(4, 5000), torch.Generator().manual_seed(0)
+    assert network._dropout(x, generator) is x
+    network.train()
+    dropped = network._dropout(x, generator)
+    network.eval()
+    assert set(dropped.unique().tolist()) == {0.0, 2.0} and abs(dropped.mean() - 1) < 0.03
+    again = torch.Generator().manual_seed(0)
+    network.train()
+    torch.testing.assert_close(network._dropout(x, again), dropped)
+    network.eval()
+
+
 def test_turning_round_twice_changes_nothing():
     positions = turn(9, torch.tensor(LENGTHS))
     assert positions[0].tolist() == [4, 3, 2, 1, 0, 5, 6, 7, 8]
@@ -103,20 +116,20 @@ def test_tokens_are_the_reviews_and_padding():
     assert lengths.tolist() == [1, 5] and tokens.shape == (2, 5)
     assert tokens[0].tolist() == [source.review(2)[0], PAD, PAD, PAD, PAD]
     assert tokens[1].tolist() == source.review(0).tolist()
-    tokens, lengths = Reviews(source, max_length=3).tokens(torch.arange(5))
+    tokens, lengths = Reviews(source.choose(np.arange(5), max_length=3)).tokens(torch.arange(5))
     assert lengths.tolist() == [3, 3, 1, 3, 2] and tokens[1].tolist() == source.review(1)[:3].tolist()
 
 
 def test_batches_hold_every_review_once_and_similar_lengths():
     lengths = np.random.default_rng(1).integers(1, 400, 5000)
     reviews = Reviews(ragged(tuple(lengths)))
-    batches = reviews.shuffled_batches(16, torch.Generator().manual_seed(0))
+    batches = reviews.rows(16, torch.Generator().manual_seed(0))
     assert sorted(torch.cat(batches).tolist()) == list(range(5000)) and max(map(len, batches)) == 16
     padded = sum(len(rows) * int(reviews.lengths[rows].max()) for rows in batches)
     assert padded < 1.05 * lengths.sum()
-    again = reviews.shuffled_batches(16, torch.Generator().manual_seed(0))
+    again = reviews.rows(16, torch.Generator().manual_seed(0))
     assert all(map(torch.equal, batches, again))
-    other = reviews.shuffled_batches(16, torch.Generator().manual_seed(1))
+    other = reviews.rows(16, torch.Generator().manual_seed(1))
     assert not all(a.equal(b) for a, b in zip(batches, other))
     ordered = reviews.sorted_batches(3000)
     assert sorted(torch.cat(ordered).tolist()) == list(range(5000))

@@ -1,0 +1,194 @@
+"""Train the paper's sentiment classifier, a bidirectional LSTM, on film reviews.
+
+python models/RNN/train.py --lr 1e-3 --epochs 10 --saved_path saved_models/base --use_pretrained True
+
+Writes model/lstm.pt (a state dict), model/vocabulary.txt and model/saved_outputs.npz below --saved_path. Goes on where
+it was stopped.
+"""
+
+import copy
+import hashlib
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from config import (
+    ArgumentParser,
+    at_least_one,
+    boolean,
+    device,
+    positive,
+    run_command,
+    script_relative,
+    shown,
+    whole,
+)
+from models.files import save_text
+from models.outputs import SavedOutputs, outputs_path
+from models.RNN import utils_imdb
+from models.RNN.batches import Reviews
+from models.RNN.RNN import SentimentLSTM
+from models.training import Schedule, binary_loss, enough_memory, fit, initialized, keep_freed_memory, save_network
+
+EVALUATED = 50000  # padded words in a batch when nothing is trained
+
+
+@dataclass(frozen=True)
+class Data:
+    """The reviews on the computing device.
+
+    vectors: the first vectors of the words (k,100), None to draw them. corpus: where the reviews come from, `chosen`:
+    which of the corpus's training and test reviews they are. fingerprint: a hash of what is trained and tested on.
+    """
+
+    train: Reviews
+    validation: Reviews
+    test: Reviews
+    vectors: np.ndarray | None
+    corpus: utils_imdb.Corpus
+    chosen: dict
+    fingerprint: str
+
+
+def read(options, chosen_device):
+    """The data that the options of a command ask for (see `add_options`), on a torch device."""
+    corpus = utils_imdb.load(options.dataset, options.data_dir, options.skip_unreadable)
+    vectors = None
+    if options.use_pretrained:
+        vectors, _ = utils_imdb.vectors(corpus.words, options.vectors, options.data_dir)
+    digest = hashlib.sha256(b"" if vectors is None else vectors)
+    chosen, parts = {}, {}
+    for name in ("train", "validation", "test"):
+        part = getattr(corpus, name)
+        chosen[name] = utils_imdb.sample(part, options.num_of_samples, len(corpus.train))
+        reviews = part.choose(chosen[name], options.max_length)
+        for array in (reviews.words, reviews.starts, reviews.labels):
+            digest.update(np.ascontiguousarray(array))
+        parts[name] = Reviews(reviews, chosen_device)
+    return Data(**parts, vectors=vectors, corpus=corpus, chosen=chosen, fingerprint=digest.hexdigest()[:16])
+
+
+def new_network(data, hidden, number):
+    """The network before training: the last layers drawn from seed `number`, the words' vectors if there are any."""
+    network = initialized(lambda: SentimentLSTM(len(data.corpus.words), utils_imdb.WIDTH, hidden), number)
+    if data.vectors is not None:
+        with torch.no_grad():
+            network.embedding.weight.copy_(torch.from_numpy(data.vectors))
+    return network.to(data.train.device)
+
+
+def fit_lstm(data, schedule, hidden, number, y_train=None, pick=False, **more):
+    """A network trained on the reviews, labels y_train (n,) if given; more: as `models.training.fit` takes it.
+
+    pick: return the epoch of the highest validation accuracy, the first of equal ones, instead of the last.
+    """
+    network = new_network(data, hidden, number)
+
+    def better(network, epoch, kept):
+        found = accuracy(network, data.validation)
+        if found > kept.get("accuracy", -1.0):
+            kept.update(accuracy=found, epoch=epoch, network=copy.deepcopy(network.state_dict()))
+        best.update(kept)
+
+    best = {}
+    fit(
+        network,
+        data.train.labelled(y_train),
+        binary_loss,
+        schedule,
+        number,
+        after_epoch=better if pick else None,
+        **more,
+    )
+    if pick:
+        network.load_state_dict(best["network"])
+    return network
+
+
+@torch.inference_mode()
+def last_layer(network, reviews, tokens=EVALUATED):
+    """The features (n,2h) and logits (n,) of reviews, in float32 and evaluation mode, on the CPU, in their own order.
+
+    tokens: padded words in a batch; changes no result.
+    """
+    keep_freed_memory()
+    network.eval()
+    batches, features = reviews.sorted_batches(tokens), []
+    for rows in batches:
+        with enough_memory():
+            features.append(network.features(*reviews.tokens(rows)))
+    back = torch.cat(batches).argsort()
+    features = torch.cat(features)[back.to(reviews.device)]
+    return features.cpu(), network.fc(features)[:, 0].cpu()
+
+
+def accuracy(network, reviews):
+    """Share of the reviews whose label is the predicted class."""
+    _, logits = last_layer(network, reviews)
+    return ((logits > 0) == (reviews.labels.cpu() == 1)).double().mean().item()
+
+
+def saved_outputs(network, data, y_train=None):
+    """What the explainers read; labels_train are those that the network was trained on, y_train (n,) if given."""
+    train = data.train.labelled(y_train)
+    return SavedOutputs.of_head(
+        *((*last_layer(network, part), part.labels.cpu()) for part in (train, data.test)), network.fc
+    )
+
+
+def train(folder, data, schedule, hidden, number, y_train=None, pick=True, progress=None):
+    """Train and write the model and its outputs below `folder`/model. Returns SavedOutputs."""
+    path = outputs_path(folder)
+    checkpoint = path.with_name("training.checkpoint")
+    labels = hashlib.sha256(data.train.labelled(y_train).labels.cpu().numpy()).hexdigest()
+    more = {"checkpoint": checkpoint, "identity": f"{labels} {data.fingerprint} {hidden} {pick}", "progress": progress}
+    network = fit_lstm(data, schedule, hidden, number, y_train, pick, **more)
+    outputs = saved_outputs(network, data, y_train)
+    path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
+    save_text(path.with_name("vocabulary.txt"), "\n".join(data.corpus.words))
+    save_network(path.with_name("lstm.pt"), network)
+    outputs.save(path)
+    checkpoint.unlink(missing_ok=True)
+    return outputs
+
+
+def add_options(parser):
+    """The options that choose the reviews and the network."""
+    add = parser.add_argument
+    add("--dataset", default="imdb", choices=utils_imdb.DATASETS, help="reviews to train on; snippets need no folder")
+    add("--data_dir", help="folder of IMDB and the vectors (default: $RPS_LJE_DATA, else data/)")
+    add("--use_pretrained", type=boolean, default=True, metavar="True|False", help="begin with trained word vectors")
+    add("--vectors", help="file of word vectors in GloVe's text format (default: glove.6B.100d.txt of --data_dir)")
+    add("--skip_unreadable", action="store_true", help="leave out reviews that are empty or no UTF-8")
+    add("--num_of_samples", type=at_least_one, help="keep so many training reviews, and as large a share of the others")
+    add("--max_length", type=at_least_one, help="read so many words of each review (default: all)")
+    add("--hidden_dim", type=at_least_one, default=256, help="units of each LSTM")
+    add("--batch_size", type=at_least_one, default=64, help="reviews per step")
+    add("--bfloat16", action="store_true", help="train in bfloat16: faster on GPUs and on CPUs with AMX")
+
+
+def main():
+    parser = ArgumentParser(description="Train a bidirectional LSTM on film reviews.")
+    parser.add_argument("--lr", type=positive, default=1e-3, help="learning rate of Adam")
+    parser.add_argument("--epochs", type=at_least_one, default=10, help="passes over the training reviews")
+    parser.add_argument("--saved_path", default="saved_models/base", help="run folder, relative to this script")
+    parser.add_argument("--seed", type=whole, default=0, help="seed of the initialization and the batches")
+    add_options(parser)
+    parser.add_device()
+    options = parser.parse_args()
+    folder, chosen = script_relative(options.saved_path, __file__), device(options.device)
+    data, began = read(options, chosen), time.perf_counter()
+    schedule = Schedule(options.epochs, options.lr, options.batch_size, "adam", options.bfloat16)
+    outputs = train(folder, data, schedule, options.hidden_dim, options.seed, progress="training")
+    seconds, sizes = time.perf_counter() - began, [len(part) for part in (data.train, data.validation, data.test)]
+    print("LSTM on {}: {:,} training, {:,} validation, {:,} test reviews".format(options.dataset, *sizes))
+    print(f"{len(data.corpus.words):,} words; {torch.get_num_threads()} threads, {chosen}")
+    print(f"training accuracy {outputs.train_accuracy:.4f}, test accuracy {outputs.test_accuracy:.4f}")
+    print(f"time: {seconds:.1f} s")
+    print(f"written: saved_outputs.npz, lstm.pt and vocabulary.txt in {shown(folder / 'model')}")
+
+
+if __name__ == "__main__":
+    run_command(main)

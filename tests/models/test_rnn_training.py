@@ -1,0 +1,124 @@
+"""Training the LSTM: resuming, validation, saved outputs and the command, on the carried snippets."""
+
+import numpy as np
+import pytest
+import torch
+
+from config import ArgumentParser
+from models.outputs import load_outputs
+from models.RNN import train, utils_imdb
+from models.RNN.train import Data, fit_lstm, last_layer
+from models.training import Schedule
+
+SMALL = "--dataset snippets --use_pretrained False --hidden_dim 4 --num_of_samples 60 --device cpu".split()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sixty snippets to train on."""
+    parser = ArgumentParser()
+    train.add_options(parser)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path_factory.mktemp("root"))
+        return train.read(parser.parse_args(SMALL[:-2]), torch.device("cpu"))
+
+
+def test_samples_are_half_of_each_class_of_each_part(data):
+    assert isinstance(data, Data)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [60, 25, 36]
+    assert data.train.labels.sum() == 30
+    text = data.corpus.source.text(data.corpus.train.rows[data.chosen["train"][3]])
+    words = [data.corpus.words[w] for w in data.train.tokens(torch.tensor([3]))[0][0]]
+    assert len(words) == len(utils_imdb.tokens(text))
+
+
+def test_saved_outputs_are_one_review_at_a_time_in_the_data_sets_order(data):
+    network = train.new_network(data, 4, 0)
+    outputs = train.saved_outputs(network, data)
+    with torch.no_grad():
+        for part, features, logits in (
+            (data.train, outputs.intermediate_train, outputs.outputs_train),
+            (data.test, outputs.intermediate_test, outputs.outputs_test),
+        ):
+            for i in range(len(part)):
+                f = network.eval().features(*part.tokens(torch.tensor([i])))
+                np.testing.assert_allclose(features[i], f[0], atol=1e-5)
+                np.testing.assert_allclose(logits[i], network.fc(f)[0, 0], atol=1e-5)
+    np.testing.assert_array_equal(outputs.labels_train, data.train.labels)
+    for tokens in (1, 100, 100000):
+        torch.testing.assert_close(last_layer(network, data.test, tokens)[0], torch.tensor(outputs.intermediate_test))
+
+
+def test_an_interrupted_training_goes_on_to_the_same_network(data, tmp_path):
+    schedule, file = Schedule(4, 0.05, 16, "adam"), tmp_path / "training.checkpoint"
+    whole = fit_lstm(data, schedule, 4, 0, pick=True)
+
+    class Stopped(Exception):
+        pass
+
+    calls = []
+    real = train.accuracy
+
+    def stop(network, reviews):
+        calls.append(1)
+        if len(calls) == 3:
+            raise Stopped
+        return real(network, reviews)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "accuracy", stop)
+        with pytest.raises(Stopped):
+            fit_lstm(data, schedule, 4, 0, pick=True, checkpoint=file)
+    torch.manual_seed(99)  # the dropout is not drawn from torch's own generator
+    resumed = fit_lstm(data, schedule, 4, 0, pick=True, checkpoint=file)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_validation_picks_the_first_best_epoch(data, monkeypatch):
+    found = iter([0.5, 0.7, 0.7, 0.6])
+    states = []
+
+    def accuracy(network, reviews):
+        assert reviews is data.validation
+        states.append({name: value.clone() for name, value in network.state_dict().items()})
+        return next(found)
+
+    monkeypatch.setattr(train, "accuracy", accuracy)
+    picked = fit_lstm(data, Schedule(4, 0.05, 16, "adam"), 4, 0, pick=True)
+    for name, value in picked.state_dict().items():
+        torch.testing.assert_close(value, states[1][name], rtol=0, atol=0)
+
+
+def test_words_begin_with_their_vectors(data):
+    vectors = np.random.default_rng(0).normal(size=(len(data.corpus.words), 100)).astype(np.float32)
+    with_vectors = Data(**{**vars(data), "vectors": vectors})
+    network = train.new_network(with_vectors, 4, 0)
+    np.testing.assert_array_equal(network.embedding.weight.detach(), vectors)
+
+
+def test_the_same_command_writes_the_same_bytes_and_another_seed_others(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        arguments = [*SMALL, "--epochs", 2, "--seed", seed, "--saved_path", tmp_path / name]
+        status, printed, _ = command(train.main, *arguments)
+        assert status == 0 and "60 training, 25 validation, 36 test reviews" in printed
+    for file in ("saved_outputs.npz", "lstm.pt"):
+        a, b, c = ((tmp_path / name / "model" / file).read_bytes() for name in "abc")
+        assert a == b != c
+    assert load_outputs(tmp_path / "a", "RNN").intermediate_train.shape == (60, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--max_length", 0], "--max_length: got 0; give a whole number of at least 1"),
+        (["--use_pretrained", "perhaps"], "--use_pretrained: got perhaps; give True or False"),
+        (["--num_of_samples", 99999], "--num_of_samples: got 99999; give at most"),
+        (["--use_pretrained", "True", "--vectors", "absent.txt"], "cannot read the vectors absent.txt"),
+    ],
+)
+def test_bad_arguments(refused, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
+    assert said in refused(train.main, *SMALL, "--epochs", 1, "--saved_path", tmp_path / "run", *arguments)
+    assert not (tmp_path / "run").exists()
