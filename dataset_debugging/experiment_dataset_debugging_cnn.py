@@ -5,37 +5,31 @@ python dataset_debugging/experiment_dataset_debugging_cnn.py --num_of_run 10 --f
 
 import os
 
-import torch
-
-from config import at_least_one, positive
 from dataset_debugging.experiment import Experiment, main
 from dataset_debugging.memorization import KEPT_EPOCHS, epoch_folder
+from dataset_debugging.networks import NetworkTask, add_scale_options, flipped_labels
 from models.CNN.data.prepare import DEFAULT_CLASSES, add_data_options
 from models.CNN.train import accuracy, fit_binary, saved_outputs, train
-from models.CNN.utils_cifar import Start, add_training_options, flipped_labels, load
+from models.CNN.utils_cifar import Start, add_training_options, load
 from models.outputs import outputs_path
-from models.training import Schedule
 
 
-class Cifar:
+class Cifar(NetworkTask):
     """Two classes of images and their networks, as the experiment sees them."""
 
     def __init__(self, options):
+        super().__init__(options, "sgd")
         self.data = load(options.dataset, options.data_dir, options.classes, options.device, options.num_of_samples)
-        self.start, self.jobs, self.threads = Start(options.weights), options.jobs, torch.get_num_threads()
-        common = {"batch_size": options.batch_size, "bfloat16": options.bfloat16}
-        self.schedule = Schedule(options.epochs, options.train_lr, **common)
-        self.refit_schedule = Schedule(options.retrain_epochs, options.retrain_lr, **common)
+        self.start = Start(options.weights)
         self.n, (zero, one) = len(self.data.y_train), self.data.classes
         self.fingerprint = f"{self.data.fingerprint}-{self.start.fingerprint}"
         published = options.dataset == "cifar" and self.data.classes == DEFAULT_CLASSES["cifar"]
         self.name = "cnn" if published else f"cnn_{options.dataset}_{zero}_{one}"
         self.title = f"ResNet-20 on {'CIFAR-10' if published else options.dataset} {zero} / {one}"
-        self.arguments = {"images": f"{options.dataset} {zero} / {one}", "weights": self.start.name, **common}
-        self.arguments |= {name: getattr(options, name) for name in OWN}
+        self.arguments |= {"images": f"{options.dataset} {zero} / {one}", "weights": self.start.name}
 
     def train(self, flipped, seed, folder):
-        torch.set_num_threads(self.threads)
+        self.all_threads()
         y = flipped_labels(self.data.y_train, flipped)
 
         def keep(network, epoch, kept):
@@ -45,20 +39,13 @@ class Cifar:
         return train(folder, self.start, self.data, self.schedule, seed, y, keep, "training")
 
     def refit(self, flipped, seed):
-        torch.set_num_threads(max(1, self.threads // self.jobs))  # holds for this thread of the pool
+        self.own_threads()
         y = flipped_labels(self.data.y_train, flipped)
         return accuracy(fit_binary(self.start, self.data, self.refit_schedule, seed, y), self.data)
 
 
-OWN = ("epochs", "train_lr", "retrain_epochs", "retrain_lr")
-
-
 def add_options(parser):
-    add = parser.add_argument
-    add("--epochs", type=at_least_one, default=30, help="passes of the training on flipped labels")
-    add("--train_lr", type=positive, default=0.01, help="its learning rate")
-    add("--retrain_epochs", type=at_least_one, default=30, help="passes of each refit")
-    add("--retrain_lr", type=positive, default=0.001, help="its learning rate")
+    add_scale_options(parser, epochs=30, train_lr=0.01, retrain_epochs=30, retrain_lr=0.001)
     add_data_options(parser)
     add_training_options(parser)
 

@@ -87,14 +87,6 @@ class ImageBatches:
         return (as_channels_last(self.images[rows]),), self.labels[rows]
 
 
-def flipped_labels(y, flipped):
-    """Labels (n,) with those at the indices `flipped` (k,) turned into the other class; y stays as it is."""
-    y = y.clone()
-    rows = torch.as_tensor(flipped, device=y.device)
-    y[rows] = 1 - y[rows]
-    return y
-
-
 class Start:
     """Where every training starts: ResNet-20's pretrained body and one fixed draw of the binary last layer.
 

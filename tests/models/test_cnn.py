@@ -9,12 +9,13 @@ from PIL import Image
 from torch.nn.functional import batch_norm, conv2d
 
 from config import UserError
+from dataset_debugging.networks import flipped_labels
 from models import training
 from models.CNN import pretrain, train, utils_cifar
 from models.CNN.CNN import ResNet20
 from models.CNN.data import prepare
 from models.CNN.train import last_layer
-from models.CNN.utils_cifar import ImageBatches, Start, as_channels_last, flipped_labels, load, normalized
+from models.CNN.utils_cifar import ImageBatches, Start, as_channels_last, load, normalized
 from models.files import load_json
 from models.outputs import load_outputs
 from models.training import Schedule, binary_loss, fit, load_tensors, save_tensors

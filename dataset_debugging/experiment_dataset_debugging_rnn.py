@@ -1,0 +1,56 @@
+"""The label-flip experiment on the bidirectional LSTM and film reviews.
+
+python dataset_debugging/experiment_dataset_debugging_rnn.py --num_of_run 5 --flip_portion 0.2 --lr 1e-5
+"""
+
+import os
+
+from dataset_debugging.experiment import Experiment, main
+from dataset_debugging.networks import NetworkTask, add_scale_options, flipped_labels
+from models.RNN.train import accuracy, fit_lstm, read, train
+from models.RNN.train import add_options as add_model_options
+
+TITLES = {"imdb": "LSTM on IMDB", "snippets": "LSTM on film review snippets"}
+
+
+class Sentiment(NetworkTask):
+    """Film reviews and their networks, as the experiment sees them."""
+
+    def __init__(self, options):
+        super().__init__(options, "adam")
+        self.data, self.hidden = read(options, options.device), options.hidden_dim
+        self.n, self.fingerprint = len(self.data.train), self.data.fingerprint
+        self.name = "rnn" if options.dataset == "imdb" else f"rnn_{options.dataset}"
+        self.title = TITLES[options.dataset]
+        self.arguments |= {"reviews": options.dataset, "hidden_dim": options.hidden_dim}
+        self.arguments |= {"max_length": options.max_length, "pretrained_vectors": options.use_pretrained}
+
+    def train(self, flipped, seed, folder):
+        self.all_threads()
+        y = flipped_labels(self.data.train.labels, flipped)
+        return train(folder, self.data, self.schedule, self.hidden, seed, y, pick=False, progress="training")
+
+    def refit(self, flipped, seed):
+        self.own_threads()
+        y = flipped_labels(self.data.train.labels, flipped)
+        return accuracy(fit_lstm(self.data, self.refit_schedule, self.hidden, seed, y), self.data.test)
+
+
+def add_options(parser):
+    add_scale_options(parser, epochs=20, train_lr=5e-3, retrain_epochs=20, retrain_lr=5e-3)
+    add_model_options(parser)
+
+
+EXPERIMENT = Experiment(
+    model="RNN",
+    methods=("ours", "IF", "rep", "random"),
+    checkpoints=8,
+    average_over_runs=3,
+    flip_portion=0.2,
+    jobs=min(4, os.cpu_count()),
+    add_options=add_options,
+    open=Sentiment,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT, __file__)

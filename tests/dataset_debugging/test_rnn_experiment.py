@@ -1,0 +1,45 @@
+"""The RNN experiment on the carried snippets, at the smallest scale."""
+
+import json
+
+import numpy as np
+import torch
+
+from dataset_debugging import experiment
+from dataset_debugging import experiment_dataset_debugging_rnn as rnn
+from dataset_debugging.accuracies import refit_seed
+from dataset_debugging.networks import flipped_labels
+from models.RNN import utils_imdb
+from models.RNN.train import accuracy, add_options, fit_lstm, read
+from models.training import Schedule
+
+MODEL = "--dataset snippets --use_pretrained False --hidden_dim 4 --num_of_samples 40".split()
+SMALL = [*MODEL, *"--num_of_run 1 --epochs 2 --retrain_epochs 1 --average_over_runs 2 --device cpu --jobs 2".split()]
+
+
+def main():
+    experiment._run_all(rnn.EXPERIMENT, *experiment._parse(rnn.EXPERIMENT, rnn.__file__))
+
+
+def test_a_run_flips_its_reviews_and_refits_on_what_is_still_wrong(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
+    arguments = [*SMALL, "--methods", "ours", "random", "--path", tmp_path / "runs"]
+    status, printed, errors = command(main, *arguments)
+    assert status == 0 and "label_flips.png" in printed, errors
+    run = tmp_path / "runs" / "0"
+    noted = json.loads((run / "run.json").read_text())["arguments"]
+    assert noted["reviews"] == "snippets" and noted["hidden_dim"] == 4 and noted["train_lr"] == 5e-3
+    parser = experiment.ArgumentParser()
+    add_options(parser)
+    data = read(parser.parse_args(MODEL), torch.device("cpu"))
+    flipped = np.load(run / "orders" / "random_flipping_order.npy")[:8]
+    labels = np.load(run / "model" / "saved_outputs.npz")["labels_train"]
+    np.testing.assert_array_equal(np.flatnonzero(labels != data.train.labels.numpy()), np.sort(flipped))
+    order = np.load(run / "orders" / "order_ours.npz")["order"]
+    wrong = np.array([i for i in flipped if i not in set(order[:4])], int)  # 10 % of 40 are checked
+    found = np.load(run / "accuracies" / "refits_ours.npy")
+    assert found.shape == (8, 2)
+    for repeat in range(2):  # whatever ran beside it
+        y = flipped_labels(data.train.labels, wrong)
+        network = fit_lstm(data, Schedule(1, 5e-3, 64, "adam"), 4, refit_seed(0, 2, repeat), y)
+        assert found[1, repeat] == accuracy(network, data.test)
