@@ -2,8 +2,8 @@
 
 python models/RNN/train.py --lr 1e-3 --epochs 10 --saved_path saved_models/base --use_pretrained True
 
-Writes model/lstm.pt (a state dict), model/vocabulary.txt and model/saved_outputs.npz below --saved_path. Goes on where
-it was stopped.
+Writes model/lstm.pt (a state dict), vocabulary.txt, reviews.json (which texts they are) and saved_outputs.npz below
+--saved_path. Goes on where it was stopped.
 """
 
 import copy
@@ -25,7 +25,7 @@ from config import (
     shown,
     whole,
 )
-from models.files import save_text
+from models.files import save_json, save_text
 from models.outputs import SavedOutputs, outputs_path
 from models.RNN import utils_imdb
 from models.RNN.batches import Reviews
@@ -39,8 +39,8 @@ EVALUATED = 50000  # padded words in a batch when nothing is trained
 class Data:
     """The reviews on the computing device.
 
-    vectors: the first vectors of the words (k,100), None to draw them. corpus: where the reviews come from, `chosen`:
-    which of the corpus's training and test reviews they are. fingerprint: a hash of what is trained and tested on.
+    vectors: the first vectors of the words (k,100), None to draw them. corpus: where the reviews come from, of the data
+    set `dataset`; chosen: which reviews of each part of it. fingerprint: a hash of what is trained and tested on.
     """
 
     train: Reviews
@@ -49,6 +49,7 @@ class Data:
     vectors: np.ndarray | None
     corpus: utils_imdb.Corpus
     chosen: dict
+    dataset: str
     fingerprint: str
 
 
@@ -67,7 +68,8 @@ def read(options, chosen_device):
         for array in (reviews.words, reviews.starts, reviews.labels):
             digest.update(np.ascontiguousarray(array))
         parts[name] = Reviews(reviews, chosen_device)
-    return Data(**parts, vectors=vectors, corpus=corpus, chosen=chosen, fingerprint=digest.hexdigest()[:16])
+    more = {"corpus": corpus, "chosen": chosen, "dataset": options.dataset}
+    return Data(**parts, vectors=vectors, **more, fingerprint=digest.hexdigest()[:16])
 
 
 def new_network(data, hidden, number):
@@ -148,6 +150,8 @@ def train(folder, data, schedule, hidden, number, y_train=None, pick=True, progr
     outputs = saved_outputs(network, data, y_train)
     path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
     save_text(path.with_name("vocabulary.txt"), "\n".join(data.corpus.words))
+    rows = {name: getattr(data.corpus, name).rows[data.chosen[name]].tolist() for name in ("train", "test")}
+    save_json(path.with_name("reviews.json"), {"dataset": data.dataset, "texts": data.corpus.source.key, **rows})
     save_network(path.with_name("lstm.pt"), network)
     outputs.save(path)
     checkpoint.unlink(missing_ok=True)
