@@ -7,7 +7,7 @@ import os
 
 from dataset_debugging.experiment import Experiment, main
 from dataset_debugging.memorization import KEPT_EPOCHS, epoch_folder
-from dataset_debugging.networks import NetworkTask, add_scale_options, flipped_labels
+from dataset_debugging.networks import NetworkTask, add_scale_options
 from models.CNN.data.prepare import DEFAULT_CLASSES, add_data_options
 from models.CNN.train import accuracy, fit_binary, saved_outputs, train
 from models.CNN.utils_cifar import Start, add_training_options, load
@@ -21,26 +21,21 @@ class Cifar(NetworkTask):
         super().__init__(options, "sgd")
         self.data = load(options.dataset, options.data_dir, options.classes, options.device, options.num_of_samples)
         self.start = Start(options.weights)
-        self.n, (zero, one) = len(self.data.y_train), self.data.classes
+        self.labels, self.n, (zero, one) = self.data.y_train, len(self.data.y_train), self.data.classes
         self.fingerprint = f"{self.data.fingerprint}-{self.start.fingerprint}"
         published = options.dataset == "cifar" and self.data.classes == DEFAULT_CLASSES["cifar"]
         self.name = "cnn" if published else f"cnn_{options.dataset}_{zero}_{one}"
         self.title = f"ResNet-20 on {'CIFAR-10' if published else options.dataset} {zero} / {one}"
         self.arguments |= {"images": f"{options.dataset} {zero} / {one}", "weights": self.start.name}
 
-    def train(self, flipped, seed, folder):
-        self.all_threads()
-        y = flipped_labels(self.data.y_train, flipped)
-
+    def train_on(self, y, seed, folder):
         def keep(network, epoch, kept):
             if epoch in KEPT_EPOCHS:
                 saved_outputs(network, self.data, y).save(outputs_path(epoch_folder(folder, epoch)))
 
         return train(folder, self.start, self.data, self.schedule, seed, y, keep, "training")
 
-    def refit(self, flipped, seed):
-        self.own_threads()
-        y = flipped_labels(self.data.y_train, flipped)
+    def accuracy_on(self, y, seed):
         return accuracy(fit_binary(self.start, self.data, self.refit_schedule, seed, y), self.data)
 
 

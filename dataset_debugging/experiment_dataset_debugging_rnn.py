@@ -6,7 +6,7 @@ python dataset_debugging/experiment_dataset_debugging_rnn.py --num_of_run 5 --fl
 import os
 
 from dataset_debugging.experiment import Experiment, main
-from dataset_debugging.networks import NetworkTask, add_scale_options, flipped_labels
+from dataset_debugging.networks import NetworkTask, add_scale_options
 from models.RNN.train import accuracy, fit_lstm, read, train
 from models.RNN.train import add_options as add_model_options
 
@@ -19,20 +19,16 @@ class Sentiment(NetworkTask):
     def __init__(self, options):
         super().__init__(options, "adam")
         self.data, self.hidden = read(options, options.device), options.hidden_dim
-        self.n, self.fingerprint = len(self.data.train), self.data.fingerprint
+        self.labels, self.n, self.fingerprint = self.data.train.labels, len(self.data.train), self.data.fingerprint
         self.name = "rnn" if options.dataset == "imdb" else f"rnn_{options.dataset}"
         self.title = TITLES[options.dataset]
         self.arguments |= {"reviews": options.dataset, "hidden_dim": options.hidden_dim}
         self.arguments |= {"max_length": options.max_length, "pretrained_vectors": options.use_pretrained}
 
-    def train(self, flipped, seed, folder):
-        self.all_threads()
-        y = flipped_labels(self.data.train.labels, flipped)
+    def train_on(self, y, seed, folder):
         return train(folder, self.data, self.schedule, self.hidden, seed, y, pick=False, progress="training")
 
-    def refit(self, flipped, seed):
-        self.own_threads()
-        y = flipped_labels(self.data.train.labels, flipped)
+    def accuracy_on(self, y, seed):
         return accuracy(fit_lstm(self.data, self.refit_schedule, self.hidden, seed, y), self.data.test)
 
 

@@ -18,7 +18,11 @@ def add_scale_options(parser, epochs, train_lr, retrain_epochs, retrain_lr):
 
 
 class NetworkTask:
-    """Part of a `dataset_debugging.experiment.Task`: a network's schedules, arguments and threads."""
+    """A `dataset_debugging.experiment.Task` of networks.
+
+    A model adds name, title, n, fingerprint, labels (n,), train_on(labels, seed, folder) -> SavedOutputs and
+    accuracy_on(labels, seed) -> test accuracy.
+    """
 
     def __init__(self, options, optimizer):
         batches = options.batch_size, optimizer, options.bfloat16
@@ -27,13 +31,15 @@ class NetworkTask:
         self.arguments = {name: getattr(options, name) for name in OPTIONS}
         self._jobs, self._threads = options.jobs, torch.get_num_threads()
 
-    def all_threads(self):
-        """Before a training that has the machine to itself."""
+    def train(self, flipped, seed, folder):
+        """Train with these labels flipped, on all threads."""
         torch.set_num_threads(self._threads)
+        return self.train_on(flipped_labels(self.labels, flipped), seed, folder)
 
-    def own_threads(self):
-        """Before a refit beside others; holds for its thread of the pool."""
-        torch.set_num_threads(max(1, self._threads // self._jobs))
+    def refit(self, flipped, seed):
+        """The test accuracy after training with these labels flipped, on this refit's share of the threads."""
+        torch.set_num_threads(max(1, self._threads // self._jobs))  # holds for this thread of the pool
+        return self.accuracy_on(flipped_labels(self.labels, flipped), seed)
 
 
 def flipped_labels(y, flipped):

@@ -81,6 +81,7 @@ else
     echo "left as committed: models/CNN/experiments/*.ipynb, which show images of CIFAR-10 (none in $data)"
 fi
 for notebook in $notebooks; do
+    [ -e "$notebook" ] || continue
     .venv/bin/jupyter nbconvert --to notebook --execute --inplace --log-level ERROR \
         --ExecutePreprocessor.record_timing=False "$notebook" 2>&1 | { grep -v 'Kernel is running over TCP' || true; }
     echo "executed: $notebook"

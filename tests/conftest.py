@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+from PIL import Image
 
 import config
 
@@ -118,3 +119,15 @@ def refused(command):
         return lines[0]
 
     return check
+
+
+@pytest.fixture
+def class_folders(tmp_path):
+    """Four training and two test images for each of two classes, each of one colour of its own."""
+    for part, number in (("train", 4), ("test", 2)):
+        for c, name in enumerate(("automobile", "horse")):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for i in range(number):
+                Image.new("RGB", (32, 32), (i, 100 * c, 7)).save(folder / f"{i:04}.png")
+    return tmp_path / "images"

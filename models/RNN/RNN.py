@@ -11,7 +11,6 @@ at the end as well. Dense LSTMs are many times faster on the CPU than torch's pa
 import torch
 from torch import Tensor, nn
 
-LAYERS = 2
 PAD = 1  # the index of the padding in a vocabulary
 
 

@@ -19,6 +19,7 @@ from models.files import load_json
 from models.outputs import load_outputs
 from models.RNN import utils_imdb
 from models.RNN.RNN import SentimentLSTM
+from models.RNN.texts import tokens
 from models.training import load_tensors
 
 SHOWN = 160  # characters of a review
@@ -86,11 +87,11 @@ class Explained:
 @torch.inference_mode()
 def features_of(network, words, text):
     """The last hidden layer f (1,2h) of a text, and its logit. Raises UserError for a text without a word."""
-    tokens = utils_imdb.tokens(text)
-    if not tokens:
+    words_of = tokens(text)
+    if not words_of:
         raise UserError(f"got the text {text!r}, which has no word: give a sentence")
     numbers = {word: i for i, word in enumerate(words)}
-    rows = torch.tensor([[numbers.get(token, 0) for token in tokens]])
+    rows = torch.tensor([[numbers.get(word, 0) for word in words_of]])
     f = network.features(rows, torch.tensor([rows.shape[1]]))
     return f, float(network.fc(f))
 

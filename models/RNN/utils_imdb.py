@@ -7,13 +7,12 @@ that this repository carries. Labels: 0 negative, 1 positive.
 
 import hashlib
 import json
-import os
+import shutil
 import warnings
 import zipfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from config import DATA_ROOT, PROJECT_ROOT, UserError, seed, shown
 from models.downloads import download, extract, reason
 from models.files import load_npz, replacing, save_npz
+from models.RNN.texts import LABELS, SPLIT_SEED, WITHOUT, Files, Lines, Texts, tokens
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it greets every torch newer than itself with deprecations
@@ -31,15 +31,11 @@ with warnings.catch_warnings():
 
 DATASETS = ("imdb", "snippets")
 SNIPPETS = Path(__file__).resolve().parent / "data" / "movieReviewSnippets_GroundTruth.txt"
-LABELS = ("neg", "pos")
-SPLIT_SEED = 1234  # the published one
 VALIDATION = 0.3  # of the training reviews
-SNIPPETS_TEST = 0.3  # of the snippets
 MAX_WORDS = 25000
 SPECIALS = ("<unk>", "<pad>")  # word numbers 0 and 1
 WIDTH = 100  # of the word vectors
 GLOVE = "glove.6B.100d.txt"
-WITHOUT = "--dataset snippets runs without any"
 
 
 @dataclass(frozen=True)
@@ -85,73 +81,7 @@ class Corpus:
     test: Reviews
     words: list
     fingerprint: str
-    source: "Texts"
-
-
-class Texts:
-    """The texts of a data set. names: of each. labels (n,): 0 or 1. part (n,): 0 training, 1 test. key: a hash."""
-
-    def __init__(self, names, labels, part, key):
-        self.names, self.labels, self.part, self.key = names, np.array(labels), np.array(part), key
-
-    def text(self, i):
-        """Text number i as its author wrote it, but for HTML's line breaks; "" where it cannot be decoded."""
-        raise NotImplementedError
-
-
-class Files(Texts):
-    """Texts in a file each, below aclImdb."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        names, labels, part, digest = [], [], [], hashlib.sha256()
-        for p, section in enumerate(("train", "test")):
-            for label, name in enumerate(LABELS):
-                below = folder / section / name
-                files = sorted((f for f in _listing(below) if f.name.endswith(".txt")), key=lambda f: f.name)
-                if not files:
-                    raise UserError(f"{shown(below)} holds no reviews (*.txt): unpack IMDB again; {WITHOUT}")
-                for file in files:
-                    status = file.stat()
-                    digest.update(f"{section}/{name}/{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-                names += [f"{section}/{name}/{file.name}" for file in files]
-                labels += [label] * len(files)
-                part += [p] * len(files)
-        super().__init__(names, labels, part, digest.hexdigest())
-
-    def text(self, i):
-        try:
-            text = (self.folder / self.names[i]).read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            return ""
-        return text.replace("<br />", " ").strip()
-
-
-class Lines(Texts):
-    """The carried snippets: number, mean score by twenty people, text. Those of score 0 are of no class: left out."""
-
-    def __init__(self, path):
-        content = path.read_bytes()
-        rows = [line.split("\t") for line in content.decode("utf-8").splitlines()]
-        rows = [(number, float(score), text) for number, score, text in rows if float(score) != 0]
-        self.texts = [text.strip() for _, _, text in rows]
-        drawn = np.random.RandomState(SPLIT_SEED).permutation(len(rows))
-        part = np.zeros(len(rows), int)
-        part[drawn[: int(len(rows) * SNIPPETS_TEST)]] = 1
-        labels = [int(score > 0) for _, score, _ in rows]
-        names = [f"snippet {number}" for number, _, _ in rows]
-        super().__init__(names, labels, part, hashlib.sha256(content).hexdigest())
-
-    def text(self, i):
-        return self.texts[i]
-
-
-def _listing(folder):
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError:
-        return []
+    source: Texts
 
 
 def _starts(reviews):
@@ -175,6 +105,7 @@ def texts(dataset, data_dir=None):
                     f"download it ({reason(error)}); give its folder as --data_dir; {WITHOUT}"
                 ) from error
         unpacked = root / ".aclImdb.unpacked"
+        shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed here
         extract(
             archive,
             unpacked,
@@ -199,16 +130,6 @@ def sample(part, number, whole):
         most = 2 * np.bincount(part.labels).min() * whole // len(part)
         raise UserError(f"--num_of_samples: got {number}; give at most {most} of these reviews, half of each class")
     return np.sort(np.concatenate(rows))
-
-
-@cache
-def _tokenizer():
-    return spacy.blank("en").tokenizer
-
-
-def tokens(text):
-    """The words of a text in lower case, as spaCy's rules for English cut it; no trained model is needed."""
-    return [token.lower_ for token in _tokenizer()(text) if not token.is_space]
 
 
 def load(dataset="imdb", data_dir=None, skip=False):
@@ -302,13 +223,13 @@ def vectors(words, file=None, data_dir=None, number=0):
     count = 0
     try:
         with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
+            for at, line in enumerate(lines, 1):
                 word, _, rest = line.rstrip("\n").partition(" ")
-                if number > 1 and word not in rows:
+                if at > 1 and word not in rows:
                     continue
                 values = np.array(rest.split(), dtype=np.float32)
                 if len(values) != WIDTH:
-                    got = f"line {number} has {len(values)} numbers after its word, expected {WIDTH}"
+                    got = f"line {at} has {len(values)} numbers after its word, expected {WIDTH}"
                     raise UserError(f"{shown(path)} holds vectors of another width: {got}; give another --vectors")
                 if word in rows:
                     found[rows[word]] = values

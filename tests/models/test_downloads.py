@@ -28,7 +28,7 @@ def test_wanted_files_are_unpacked_and_others_are_not(tmp_path):
     assert (tmp_path / "out/a/x.txt").read_bytes() == b"1" and not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "a/../../evil.txt", "/tmp/evil.txt"])
+@pytest.mark.parametrize("name", ["../evil.txt", "a/../../evil.txt", "/evil.txt"])
 def test_a_path_outside_is_refused_and_nothing_is_left(tmp_path, name):
     path = archive(tmp_path / "a.tar.gz", ("a/x.txt", b"1"), (name, b"2"))
     with pytest.raises(UserError, match="names a path outside of itself"):

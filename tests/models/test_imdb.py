@@ -8,7 +8,8 @@ import pytest
 import config
 from config import UserError
 from models.RNN import utils_imdb
-from models.RNN.utils_imdb import load, tokens, vectors
+from models.RNN.texts import tokens
+from models.RNN.utils_imdb import load, vectors
 
 
 @pytest.fixture

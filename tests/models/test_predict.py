@@ -24,7 +24,6 @@ def folder(command, tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_text_is_classified_and_explained_by_every_method(command, folder):
     status, printed, errors = command(predict.main, "A brilliant, moving film.", "--saved_path", folder, "--k", 2)
     assert status == 0, errors
@@ -32,7 +31,6 @@ def test_a_text_is_classified_and_explained_by_every_method(command, folder):
     assert all(label in printed for label in ("RPS-LJE", "Influence function", "RPS-l2"))
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_test_review_given_as_text_is_explained_as_the_test_review(folder):
     run, outputs = Explained(folder), load_outputs(folder, "RNN")
     for t in (0, 7):
@@ -46,7 +44,6 @@ def test_a_test_review_given_as_text_is_explained_as_the_test_review(folder):
             np.testing.assert_allclose(expected[found], np.sort(expected)[::-1][:3], rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_bad_input(refused, folder):
     assert "got the text ' ', which has no word: give a sentence" in refused(predict.main, " ", "--saved_path", folder)
     path = folder / "model" / "reviews.json"

@@ -7,6 +7,7 @@ import torch
 from config import ArgumentParser
 from models.outputs import load_outputs
 from models.RNN import train, utils_imdb
+from models.RNN.texts import tokens
 from models.RNN.train import Data, fit_lstm, last_layer
 from models.training import Schedule
 
@@ -29,7 +30,7 @@ def test_samples_are_half_of_each_class_of_each_part(data):
     assert data.train.labels.sum() == 30
     text = data.corpus.source.text(data.corpus.train.rows[data.chosen["train"][3]])
     words = [data.corpus.words[w] for w in data.train.tokens(torch.tensor([3]))[0][0]]
-    assert len(words) == len(utils_imdb.tokens(text))
+    assert len(words) == len(tokens(text))
 
 
 def test_saved_outputs_are_one_review_at_a_time_in_the_data_sets_order(data):
@@ -45,8 +46,8 @@ def test_saved_outputs_are_one_review_at_a_time_in_the_data_sets_order(data):
                 np.testing.assert_allclose(features[i], f[0], atol=1e-5)
                 np.testing.assert_allclose(logits[i], network.fc(f)[0, 0], atol=1e-5)
     np.testing.assert_array_equal(outputs.labels_train, data.train.labels)
-    for tokens in (1, 100, 100000):
-        torch.testing.assert_close(last_layer(network, data.test, tokens)[0], torch.tensor(outputs.intermediate_test))
+    for limit in (1, 100, 100000):
+        torch.testing.assert_close(last_layer(network, data.test, limit)[0], torch.tensor(outputs.intermediate_test))
 
 
 def test_an_interrupted_training_goes_on_to_the_same_network(data, tmp_path):

@@ -1,0 +1,92 @@
+"""The reviews as their authors wrote them, and the words that they are made of."""
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from functools import cache
+
+import numpy as np
+import spacy
+
+from config import UserError, shown
+
+LABELS = ("neg", "pos")  # 0 and 1
+SPLIT_SEED = 1234  # the published one
+SNIPPETS_TEST = 0.3  # of the snippets
+WITHOUT = "--dataset snippets runs without any"
+
+
+class Texts(ABC):
+    """The texts of a data set. names: of each. labels (n,): 0 or 1. part (n,): 0 training, 1 test. key: a hash."""
+
+    def __init__(self, names, labels, part, key):
+        self.names, self.labels, self.part, self.key = names, np.array(labels), np.array(part), key
+
+    @abstractmethod
+    def text(self, i):
+        """Text number i as its author wrote it, but for HTML's line breaks; "" where it cannot be decoded."""
+
+
+class Files(Texts):
+    """Texts in a file each, below aclImdb."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        names, labels, part, digest = [], [], [], hashlib.sha256()
+        for p, section in enumerate(("train", "test")):
+            for label, name in enumerate(LABELS):
+                below = folder / section / name
+                files = sorted((f for f in _listing(below) if f.name.endswith(".txt")), key=lambda f: f.name)
+                if not files:
+                    raise UserError(f"{shown(below)} holds no reviews (*.txt): unpack IMDB again; {WITHOUT}")
+                for file in files:
+                    status = file.stat()
+                    digest.update(f"{section}/{name}/{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+                names += [f"{section}/{name}/{file.name}" for file in files]
+                labels += [label] * len(files)
+                part += [p] * len(files)
+        super().__init__(names, labels, part, digest.hexdigest())
+
+    def text(self, i):
+        try:
+            text = (self.folder / self.names[i]).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return ""
+        return text.replace("<br />", " ").strip()
+
+
+class Lines(Texts):
+    """The carried snippets: number, mean score by twenty people, text. Those of score 0 are of no class: left out."""
+
+    def __init__(self, path):
+        content = path.read_bytes()
+        rows = [line.split("\t") for line in content.decode("utf-8").splitlines()]
+        rows = [(number, float(score), text) for number, score, text in rows if float(score) != 0]
+        self.texts = [text.strip() for _, _, text in rows]
+        drawn = np.random.RandomState(SPLIT_SEED).permutation(len(rows))
+        part = np.zeros(len(rows), int)
+        part[drawn[: int(len(rows) * SNIPPETS_TEST)]] = 1
+        labels = [int(score > 0) for _, score, _ in rows]
+        names = [f"snippet {number}" for number, _, _ in rows]
+        super().__init__(names, labels, part, hashlib.sha256(content).hexdigest())
+
+    def text(self, i):
+        return self.texts[i]
+
+
+def _listing(folder):
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+@cache
+def _tokenizer():
+    return spacy.blank("en").tokenizer
+
+
+def tokens(text):
+    """The words of a text in lower case, as spaCy's rules for English cut it; no trained model is needed."""
+    return [token.lower_ for token in _tokenizer()(text) if not token.is_space]

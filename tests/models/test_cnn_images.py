@@ -1,0 +1,103 @@
+"""The images of the CNN: where they are read from, in which order, and what is refused."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from config import UserError
+from dataset_debugging.networks import flipped_labels
+from models.CNN import train
+from models.CNN.data import prepare
+from models.CNN.utils_cifar import load, normalized
+
+
+def test_digits_are_split_by_class_and_come_in_order():
+    images = prepare.read("digits")
+    assert images.x_train.shape == (285, 32, 32, 3) and images.x_test.shape == (72, 32, 32, 3)
+    assert (np.diff(images.y_train) >= 0).all() and np.bincount(images.y_train).tolist() == [146, 139]
+    assert np.bincount(images.y_test).tolist() == [37, 35]
+    assert (images.x_train[..., 0] == images.x_train[..., 2]).all() and images.x_train.max() == 255
+
+
+def test_class_folders_come_in_the_order_of_the_classes_and_names(class_folders):
+    images = prepare.read("cifar", class_folders)
+    assert images.classes == ("automobile", "horse")
+    assert images.x_train[:, 0, 0].tolist() == [[i, 100 * c, 7] for c in range(2) for i in range(4)]
+    assert images.y_train.tolist() == [0] * 4 + [1] * 4 and images.y_test.tolist() == [0, 0, 1, 1]
+    turned = prepare.read("cifar", class_folders, ("horse", "automobile"))
+    np.testing.assert_array_equal(turned.x_train[:4], images.x_train[4:])
+    below = class_folders.rename(class_folders.with_name("cifar10_images"))
+    np.testing.assert_array_equal(prepare.read("cifar", below.parent).x_test, images.x_test)
+
+
+def test_samples_are_the_first_of_each_class(class_folders):
+    for samples, expected in ((5, [0, 0, 0, 1, 1]), (8, [0] * 4 + [1] * 4)):
+        data = load("cifar", class_folders, samples=samples)
+        assert data.y_train.tolist() == expected and len(data.y_test) == 4
+    with pytest.raises(UserError, match="--num_of_samples: got 10; give at most 8"):
+        load("cifar", class_folders, samples=10)
+
+
+def test_torchvisions_archive_is_read_by_class(monkeypatch, tmp_path):
+    class Archive:
+        base_folder = "cifar-10-batches-py"
+
+        def __init__(self, root, train, download):
+            assert download
+            self.targets = [7, 1, 0, 1, 7, 7] if train else [1, 7]
+            self.data = np.arange(len(self.targets), dtype=np.uint8)[:, None, None, None] * np.ones(
+                (32, 32, 3), np.uint8
+            )
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Archive)
+    images = prepare.read("cifar", tmp_path)
+    assert images.x_train[:, 0, 0, 0].tolist() == [1, 3, 0, 4, 5] and images.y_train.tolist() == [0, 0, 1, 1, 1]
+    assert prepare.read("cifar", tmp_path, limit=1).x_train[:, 0, 0, 0].tolist() == [1, 0]
+
+
+def test_normalization_is_the_official_one():
+    white = normalized(torch.full((1, 1, 1, 3), 255, dtype=torch.uint8)).flatten()
+    expected = [(1 - 0.4914) / 0.2023, (1 - 0.4822) / 0.1994, (1 - 0.4465) / 0.2010]
+    np.testing.assert_allclose(white, expected, rtol=1e-5)
+
+
+def test_flipping_changes_those_labels_alone_and_not_the_original():
+    y = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    assert flipped_labels(y, np.array([3, 0])).tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert y.tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert flipped_labels(y, np.array([], int)).tolist() == y.tolist()
+
+
+def test_images_that_cannot_be_had_say_where_they_were_looked_for(refused, monkeypatch, tmp_path):
+    class Archive:
+        base_folder = "cifar-10-batches-py"
+
+        def __init__(self, *_, **__):
+            raise OSError("<urlopen error no route to host>")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Archive)
+    said = refused(train.main, "--weights", "none", "--data_dir", tmp_path / "absent")
+    for part in ("train/<class>/*", "cifar-10-batches-py", "no route to host", "--data_dir", "--dataset digits"):
+        assert part in said
+    assert "no CIFAR-10 in absent: " in said
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda d: [p.unlink() for p in (d / "train" / "horse").iterdir()], "train/horse holds no images"),
+        (lambda d: (d / "train" / "horse").rename(d / "horse"), "has no class horse; it has automobile"),
+        (lambda d: (d / "test").rename(d / "tests"), "test is missing: lay the images out as"),
+        (lambda d: (d / "train" / "horse" / "0002.png").write_bytes(b"no"), "cannot read the image .*0002.png"),
+        (
+            lambda d: Image.new("RGB", (40, 32)).save(d / "train/horse/0001.png"),
+            "0001.png has 40 x 32 pixels, expected 32",
+        ),
+    ],
+)
+def test_unusable_class_folders_are_named(refused, class_folders, harm, said):
+    harm(class_folders)
+    assert re.search(said, refused(train.main, "--weights", "none", "--data_dir", class_folders))
