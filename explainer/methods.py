@@ -4,7 +4,7 @@ A method is one `Method`; commands, experiments, figures and notebooks all find 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +89,15 @@ class Method:
         if arrays["settings"].get("bias") == "append":
             F_train, F_test = (np.concatenate([f, np.ones((len(f), 1), f.dtype)], 1) for f in (F_train, F_test))
         return self.shares({**arrays, "tests": tests}, F_train, F_test, outputs.labels_test[tests])
+
+    def importance_of(self, arrays, outputs, F_test, labels):
+        """As `importance`, for k test points that were not saved: features F_test (k,d), classes labels (k,)."""
+        new = replace(outputs, intermediate_test=F_test, labels_test=labels)
+        if "jaccobian_test" in arrays:
+            head = points(new, bias=arrays["settings"].get("bias", "ignore"))
+            gradients = loss_gradients(head.F_test, head.y_test, head.theta)
+            arrays = {**arrays, "jaccobian_test": gradients.numpy()[:, None, :]}
+        return self.importance(arrays, new, np.arange(len(labels)))
 
 
 def _compute_ours(points, lr, **more):

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 import config
+from explainer import calculate_influence, calculate_ours_weights, calculate_representer_weights
+from models.RNN import train, utils_imdb
 
 matplotlib.use("Agg")
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -131,3 +133,15 @@ def class_folders(tmp_path):
             for i in range(number):
                 Image.new("RGB", (32, 32), (i, 100 * c, 7)).save(folder / f"{i:04}.png")
     return tmp_path / "images"
+
+
+@pytest.fixture
+def lstm_run(command, tmp_path, monkeypatch):
+    """A run folder with a tiny LSTM, trained on 60 of the carried snippets, and the weights of all methods."""
+    monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
+    options = "--dataset snippets --use_pretrained False --hidden_dim 4 --num_of_samples 60 --max_length 3 --epochs 1"
+    run = tmp_path / "run"
+    assert command(train.main, *options.split(), "--saved_path", run)[0] == 0
+    for module in (calculate_ours_weights, calculate_influence, calculate_representer_weights):
+        assert command(module.main, "--model", "RNN", "--saved_path", run)[0] == 0
+    return run

@@ -5,14 +5,12 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from scipy.stats import rankdata
 
 from config import PROJECT_ROOT, base_folder
 from dataset_debugging import figures
-from explainer.agreement import best_explanations, distinct_explanations, overlap
-from explainer.methods import METHODS
-from explainer.weights import calculate
+from explainer.agreement import best_explanations
+from explainer.explanations import Explanations
 from models.CNN.data.prepare import DEFAULT_CLASSES, read
 from models.outputs import load_outputs
 
@@ -36,35 +34,18 @@ class Row(NamedTuple):
     negative: np.ndarray
 
 
-class CaseStudy:
+class CaseStudy(Explanations):
     """The base model's saved outputs and images, and any method's explanations of them."""
 
     def __init__(self, folder=None):
         """Raises UserError, with what to do, where the model is missing."""
-        self.outputs = load_outputs(folder or base_folder("CNN"), "CNN")
+        super().__init__(load_outputs(folder or base_folder("CNN"), "CNN"), PUBLISHED)
         self.classes = DEFAULT_CLASSES["cifar"]
-        self._weights = {}
 
     @cached_property
     def images(self):
         """The images behind the outputs. Raises UserError, with what to do, where they are missing."""
         return read("cifar")
-
-    def weights(self, method, **settings):
-        """The arrays of a method's weights with `settings` (default: the published ones), calculated once."""
-        settings = settings or PUBLISHED[method]
-        if "lmbd" in settings:
-            settings = {**PUBLISHED["rep"], **settings}
-        key = method, *settings.values()
-        if key not in self._weights:
-            weights = calculate(self.outputs, method, **settings)
-            arrays = {name: tensor.cpu().numpy() for name, tensor in weights.arrays.items()}
-            self._weights[key] = {**arrays, "settings": settings}
-        return self._weights[key]
-
-    def importance(self, method, tests, **settings):
-        """Importance of each training image for the test images `tests`, (n,k), larger is better."""
-        return METHODS[method].importance(self.weights(method, **settings), self.outputs, tests)
 
     def row(self, title, method, test, positive=4, negative=4, **settings):
         """A row with the training images that speak most for the class of a test image, and most against it."""
@@ -74,27 +55,8 @@ class CaseStudy:
         )
 
     def claims(self, k=3):
-        """What the figures claim, over all test images: a table with a row for each method.
-
-        For each class, the number of different sets of the k best training images, and the share of the test images
-        that have the most frequent one; the mean overlap of the k best over the settings of Figures 1a and 3b.
-        """
-        labels, names = self.outputs.labels_test, self.classes
-        tests, rows = np.arange(len(labels)), {}
-        settings = {"ours": ("lr", GAMMAS), "rep": ("lmbd", LAMBDAS)}
-        for key, method in METHODS.items():
-            distinct = distinct_explanations(best_explanations(self.importance(key, tests), k), labels)
-            row = {}
-            for c, found in distinct.iterrows():
-                row[f"different sets, {names[c]}"] = f"{found['different sets']:.0f} of {found['test points']:.0f}"
-                row[f"most frequent, {names[c]}"] = f"{found['most frequent']:.3f}"
-            row["overlap over settings"] = "no setting"
-            if key in settings:
-                name, values = settings[key]
-                bests = [best_explanations(self.importance(key, tests, **{name: value}), k) for value in values]
-                row["overlap over settings"] = f"{overlap(bests):.3f}"
-            rows[method.label] = row
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+        """What the figures claim, over all test images and the settings of Figures 1a and 3b: see `Explanations`."""
+        return super().claims(self.classes, {"ours": ("lr", GAMMAS), "rep": ("lmbd", LAMBDAS)}, k=k)
 
     def ranks(self, method, tests, **settings):
         """Figure 2: how the order of a test point's explanations follows the size of the weights alone.

@@ -87,6 +87,14 @@ def _tokenizer():
     return spacy.blank("en").tokenizer
 
 
+def spans(text):
+    """The words of a text in lower case, as (word, begin, end), of which the characters begin:end of the text are each.
+
+    Cut by spaCy's rules for English, which need no trained model.
+    """
+    return [(token.lower_, token.idx, token.idx + len(token)) for token in _tokenizer()(text) if not token.is_space]
+
+
 def tokens(text):
-    """The words of a text in lower case, as spaCy's rules for English cut it; no trained model is needed."""
-    return [token.lower_ for token in _tokenizer()(text) if not token.is_space]
+    """The words of a text in lower case (see `spans`)."""
+    return [word for word, _, _ in spans(text)]

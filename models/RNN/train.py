@@ -40,7 +40,8 @@ class Data:
     """The reviews on the computing device.
 
     vectors: the first vectors of the words (k,100), None to draw them. corpus: where the reviews come from, of the data
-    set `dataset`; chosen: which reviews of each part of it. fingerprint: a hash of what is trained and tested on.
+    set `dataset`; chosen: which reviews of each part of it; max_length: how many words of each are read, None for all.
+    fingerprint: a hash of what is trained and tested on.
     """
 
     train: Reviews
@@ -50,6 +51,7 @@ class Data:
     corpus: utils_imdb.Corpus
     chosen: dict
     dataset: str
+    max_length: int | None
     fingerprint: str
 
 
@@ -68,7 +70,7 @@ def read(options, chosen_device):
         for array in (reviews.words, reviews.starts, reviews.labels):
             digest.update(np.ascontiguousarray(array))
         parts[name] = Reviews(reviews, chosen_device)
-    more = {"corpus": corpus, "chosen": chosen, "dataset": options.dataset}
+    more = {"corpus": corpus, "chosen": chosen, "dataset": options.dataset, "max_length": options.max_length}
     return Data(**parts, vectors=vectors, **more, fingerprint=digest.hexdigest()[:16])
 
 
@@ -151,7 +153,8 @@ def train(folder, data, schedule, hidden, number, y_train=None, pick=True, progr
     path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
     save_text(path.with_name("vocabulary.txt"), "\n".join(data.corpus.words))
     rows = {name: getattr(data.corpus, name).rows[data.chosen[name]].tolist() for name in ("train", "test")}
-    save_json(path.with_name("reviews.json"), {"dataset": data.dataset, "texts": data.corpus.source.key, **rows})
+    known = {"dataset": data.dataset, "texts": data.corpus.source.key, "max_length": data.max_length}
+    save_json(path.with_name("reviews.json"), {**known, **rows})
     save_network(path.with_name("lstm.pt"), network)
     outputs.save(path)
     checkpoint.unlink(missing_ok=True)

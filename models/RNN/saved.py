@@ -1,0 +1,90 @@
+"""A trained LSTM as train.py left it: the network, its words, its saved outputs and the reviews behind them."""
+
+import numpy as np
+
+from config import UserError, shown
+from models.files import load_json
+from models.outputs import load_outputs
+from models.RNN import utils_imdb
+from models.RNN.batches import Reviews
+from models.RNN.RNN import SentimentLSTM
+from models.RNN.texts import tokens
+from models.RNN.train import last_layer
+from models.training import load_tensors
+
+REMEDY = "run python models/RNN/train.py again"
+
+
+def load_network(folder):
+    """The trained network of a run folder and the words that its numbers mean.
+
+    Raises UserError where it is missing, or its vocabulary is of another size than its embedding.
+    """
+    state = load_tensors(folder / "model" / "lstm.pt", REMEDY)
+    try:
+        words = (folder / "model" / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise UserError(
+            f"cannot read {shown(folder / 'model' / 'vocabulary.txt')} ({error.strerror}): {REMEDY}"
+        ) from error
+    try:
+        rows, width = state["embedding.weight"].shape
+        network = SentimentLSTM(rows, width, state["fc.weight"].shape[1] // 2)
+        network.load_state_dict(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"{shown(folder / 'model' / 'lstm.pt')} holds another network: {REMEDY}") from error
+    if rows != len(words):
+        raise UserError(f"{shown(folder / 'model')}: vocabulary.txt has {len(words)} words, lstm.pt {rows}: {REMEDY}")
+    return network.eval(), words
+
+
+class SavedModel:
+    """A run folder. outputs: its SavedOutputs. network, words: what made them. texts: the data set's texts."""
+
+    def __init__(self, folder, data_dir=None):
+        """Raises UserError where the model or its texts are missing, or the texts are others."""
+        self.outputs = load_outputs(folder, "RNN")
+        self.network, self.words = load_network(folder)
+        self._numbers = {word: i for i, word in enumerate(self.words)}
+        path = folder / "model" / "reviews.json"
+        reviews = load_json(path, REMEDY)
+        if not {"dataset", "texts", "max_length", "train", "test"} <= reviews.keys():
+            raise UserError(f"{shown(path)} does not say which reviews they are: {REMEDY}")
+        self.rows, self.test_rows, self.max_length = (reviews[name] for name in ("train", "test", "max_length"))
+        self.texts = utils_imdb.texts(reviews["dataset"], data_dir)
+        if self.texts.key != reviews["texts"]:
+            raise UserError(
+                f"the {reviews['dataset']} reviews are not those that {shown(path)} was made from: {REMEDY}"
+            )
+
+    def name(self, i):
+        """The name of training review i in the data set."""
+        return self.texts.names[self.rows[i]]
+
+    def text(self, i):
+        """Training review i as its author wrote it."""
+        return self.texts.text(self.rows[i])
+
+    def test_text(self, t):
+        """Test review t as its author wrote it."""
+        return self.texts.text(self.test_rows[t])
+
+    def features(self, texts):
+        """The last hidden layer f (k,2h) of k texts and their logits (k,), read as in training: tensors.
+
+        Raises UserError for a text without a word.
+        """
+        reviews = []
+        for text in texts:
+            reviews.append([self._numbers.get(word, 0) for word in tokens(text)][: self.max_length])
+            if not reviews[-1]:
+                raise UserError(f"got the text {text!r}, which has no word: give a sentence")
+        starts = np.cumsum([0, *map(len, reviews)])
+        labels = np.zeros(len(reviews), int)  # unknown, and unused
+        words = np.concatenate(reviews).astype(np.int32)
+        return last_layer(self.network, Reviews(utils_imdb.Reviews(words, starts, labels, labels)))
+
+    @property
+    def right(self):
+        """Which training reviews are predicted rightly, (n,): the others are left out of explanations, as published."""
+        return (self.outputs.pred_train > 0.5) == (self.outputs.labels_train == 1)
