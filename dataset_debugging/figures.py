@@ -1,4 +1,4 @@
-"""The two-panel figure of the label-flip experiments: ours with error bars, the published curves dashed behind."""
+"""Our figures with the published curves dashed behind: label flips in two panels, and quantiles of correlations."""
 
 import textwrap
 from pathlib import Path
@@ -60,6 +60,22 @@ def _panel(axis, quantity, ours, theirs):
     axis.grid(color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def quantiles(table, title, point):
+    """Tables 7 and 8 as curves. table: what `explainer.agreement.quantile_table` returned. point: what is explained."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.8))
+    for axis, name in zip(axes, ("Pearson", "Spearman")):
+        for source, style in (("published", "--"), ("ours", "-")):
+            axis.plot(range(len(table)), table[name, source], style, marker="o", markersize=4, label=source)
+        axis.set_xticks(range(len(table)), [f"{q:g}" for q in table.index], fontsize=8)
+        axis.set(xlabel=f"quantile over the test {point}s", title=name)
+        axis.grid(color="#dddddd", linewidth=0.6)
+    axes[0].set_ylabel("correlation on the union of the best 5")
+    axes[1].legend(frameon=False)
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout()
+    return figure
 
 
 def save(figure, name, folder=FIGS):

@@ -27,6 +27,7 @@ FOLDERS = {
     "cnn_small": "models/CNN/saved_models/experiment_dataset_debugging_small",
     "cnn_fixed_random_split": "models/CNN/saved_models/experiment_dataset_debugging_fixed_random_split",
     "rnn": "models/RNN/saved_models/experiment_dataset_debugging",
+    "rnn_small": "models/RNN/saved_models/experiment_dataset_debugging_small",
     "xgboost": "models/Xgboost/saved_models/experiment_dataset_debugging",
 }
 

@@ -7,7 +7,8 @@ is ever in memory.
 """
 
 import warnings
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -26,12 +27,21 @@ class RankWarning(UserWarning):
     """H is singular or ill-conditioned and was truncated; the message names its rank and condition number."""
 
 
-class InverseHessian(NamedTuple):
-    """H^-1, or the pseudo-inverse of H without its smallest eigenvalues."""
+@dataclass(frozen=True)
+class InverseHessian:
+    """H^-1, or the pseudo-inverse of H without its smallest eigenvalues.
 
-    matrix: Float[Tensor, "d d"]
+    factor: A (d,rank) with A A' the inverse. condition: the 2-norm condition number of H, where it had to be found out.
+    """
+
+    factor: Float[Tensor, "d rank"]
     rank: int
-    condition: float | None  # the 2-norm condition number of H, where it had to be found out
+    condition: float | None
+
+    @cached_property
+    def matrix(self) -> Float[Tensor, "d d"]:
+        """The inverse itself."""
+        return self.factor @ self.factor.T
 
     def solve(self, V: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
         """The rows of V, each multiplied by H^-1."""
@@ -93,7 +103,8 @@ def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0, rcond: float 
     # The 1-norm estimate may exceed the 2-norm condition number d times: only a clear pass skips the eigenvalues.
     rcond = max(rcond, torch.finfo(torch.float64).eps * d)
     if not failed and _reciprocal_condition(H, L) > rcond * d:
-        return InverseHessian(torch.cholesky_inverse(L), d, None)
+        identity = torch.eye(d, dtype=H.dtype, device=H.device)
+        return InverseHessian(torch.linalg.solve_triangular(L, identity, upper=False).T, d, None)
     s, U = torch.linalg.eigh(H)
     keep = s > rcond * s[-1]
     rank, condition = int(keep.sum()), float(s[-1] / s[0].clamp_min(0))
@@ -104,7 +115,7 @@ def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0, rcond: float 
             RankWarning,
             stacklevel=2,
         )
-    return InverseHessian((U[:, keep] / s[keep]) @ U[:, keep].T, rank, condition)
+    return InverseHessian(U[:, keep] / s[keep].sqrt(), rank, condition)
 
 
 def _reciprocal_condition(H, L):

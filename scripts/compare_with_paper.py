@@ -28,6 +28,7 @@ TITLES = {
     "cnn_small": "ResNet-20 on CIFAR-10 automobile / horse, small scale",
     "cnn_fixed_random_split": "ResNet-20 on CIFAR-10, the same flips in every run",
     "rnn": "Bidirectional LSTM on IMDB",
+    "rnn_small": "Bidirectional LSTM on IMDB, small scale",
     "xgboost": "XGBoost on German Credit",
 }
 NAMES = {IDENTIFIED: "Share of mislabelled data identified", ACCURACY: "Test accuracy"}

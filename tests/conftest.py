@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,9 +27,17 @@ SMALL = {
     "CNN/pretrain.py": "--num_of_samples 200 --epochs 1 --output {root}/ten.pt",
     "benchmark.py explainers": "--n 500 --d 16 --repeats 1",
     "benchmark.py cnn": "--num_of_samples 60 --epochs 1 --seeds 1",
+    "benchmark.py rnn": "--num_of_samples 100 --max_length 30 --hidden_dim 8 --seconds 0.2 --evaluated 10",
+    "RNN/train.py": "--num_of_samples 200 --max_length 60 --hidden_dim 8 --epochs 2",
+    "experiment_dataset_debugging_rnn.py": "--num_of_run 1 --num_of_samples 60 --max_length 30 --hidden_dim 4 "
+    "--epochs 1 --retrain_epochs 1 --average_over_runs 1",
     "xgboost_sensitivity.py": "--num_of_run 1",
 }
-IMAGES = ("CNN/train.py", "experiment_dataset_debugging_cnn.py", "benchmark.py cnn", "prepare.py --dataset")
+REVIEWS = 150  # of IMDB, for each class of each part
+CARRIED = {  # what takes the place of data sets that are not there
+    ("CNN/train.py", "debugging_cnn.py", "benchmark.py cnn", "prepare.py --dataset"): "--dataset digits",
+    ("RNN/train.py", "debugging_rnn.py", "benchmark.py rnn"): "--dataset snippets --use_pretrained False",
+}
 
 
 def readme_commands():
@@ -41,25 +50,42 @@ def readme_commands():
 
 
 def real_data(folder):
-    """The folder of the real data sets: $RPS_LJE_DATA, else ../shared/data unpacked into `folder`, else None."""
+    """A folder of the real data sets, from $RPS_LJE_DATA, else from ../shared/data; None where there are none.
+
+    All images, and the first reviews of IMDB, with vectors that stand in for GloVe's where these are not there.
+    """
     unpack = REPOSITORY.parent / "shared" / "data" / "unpack"
     if os.environ.get("RPS_LJE_DATA"):
-        return Path(os.environ["RPS_LJE_DATA"])
-    if not unpack.exists():
+        source = Path(os.environ["RPS_LJE_DATA"]).resolve()
+    elif unpack.exists():
+        source = folder / "unpacked"
+        subprocess.run(["bash", str(unpack), str(source)], check=True, capture_output=True)
+    else:
         return None
-    subprocess.run(["bash", str(unpack), str(folder)], check=True, capture_output=True)
-    return folder
+    chosen = folder / "chosen"
+    chosen.mkdir()
+    for path in source.iterdir():
+        if path.name not in ("aclImdb", "vectors"):
+            (chosen / path.name).symlink_to(path)
+    for below in ("train/neg", "train/pos", "test/neg", "test/pos"):
+        (chosen / "aclImdb" / below).mkdir(parents=True)
+        for path in sorted((source / "aclImdb" / below).iterdir())[:REVIEWS]:
+            (chosen / "aclImdb" / below / path.name).symlink_to(path)
+    if not (chosen / "glove.6B.100d.txt").exists():
+        (chosen / "glove.6B.100d.txt").symlink_to(source / "vectors" / "imdb.skipgram.100d.txt")
+    return chosen
 
 
 def run_script(line, root, folder, data=None, timeout=300):
     """Run `python script arguments` with results below `root`, from another folder than the repository's."""
-    _, script, *arguments = line.split()
+    _, script, *arguments = shlex.split(line)
     command = [sys.executable, str(REPOSITORY / script), *arguments]
     for end, more in SMALL.items():
         if f"{line} ".find(f"{end} ") > 0:
             command += more.format(root=root).split()
-    if data is None and any(end in line for end in IMAGES):
-        command += ["--dataset", "digits"]
+    for scripts, more in CARRIED.items():
+        if data is None and any(end in line for end in scripts):
+            command += more.split()
     environment = {**os.environ, "RPS_LJE_ROOT": str(root), "RPS_LJE_DATA": str(data or root / "data")}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
 

@@ -126,22 +126,6 @@ def draw_ranks(ranks, title):
     return figure
 
 
-def draw_quantiles(table, title):
-    """Tables 7 and 8 as curves. table: what `explainer.agreement.quantile_table` returned."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.8))
-    for axis, name in zip(axes, ("Pearson", "Spearman")):
-        for source, style in (("published", "--"), ("ours", "-")):
-            axis.plot(range(len(table)), table[name, source], style, marker="o", markersize=4, label=source)
-        axis.set_xticks(range(len(table)), [f"{q:g}" for q in table.index], fontsize=8)
-        axis.set(xlabel="quantile over the test images", title=name)
-        axis.grid(color="#dddddd", linewidth=0.6)
-    axes[0].set_ylabel("correlation on the union of the best 5")
-    axes[1].legend(frameon=False)
-    figure.suptitle(title, fontsize=11)
-    figure.tight_layout()
-    return figure
-
-
 def save(figure, name):
     """Write a figure into models/CNN/experiments/figs."""
     return figures.save(figure, name, FIGS)

@@ -30,6 +30,7 @@ class CaseStudy(Explanations):
         """Raises UserError, with what to do, where the model or the reviews are missing."""
         self.model = SavedModel(folder or base_folder("RNN"), data_dir)
         super().__init__(self.model.outputs, PUBLISHED)
+        self.test_points = [t for t in TEST_POINTS if t < len(self.outputs.labels_test)]
 
     def best(self, method, tests, k=3, **settings):
         """The k best training reviews of test reviews, (k,m); wrongly predicted ones are left out, as published."""

@@ -1,0 +1,377 @@
+"""Attributor: what all methods share. A method says how its scores are made; this class knows all the rest."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from explainer.attribution import ranks
+from explainer.attribution.collect import Features, Points, load_points
+from explainer.attribution.heads import Head
+from explainer.attribution.rows import MEMORY, Rows, opened
+from explainer.attribution.search import approximate
+from explainer.attribution.solvers import Curvature, solver_for
+from explainer.attribution.topk import Running, TopK
+from models.files import replacing
+
+TARGETS = ("predicted", "label")
+
+
+class Term(NamedTuple):
+    """One sum of the scores: score(t, i) = <f_i c_i', V_t>, with coefficients c (n,C) over `rows`."""
+
+    rows: Rows
+    coefficients: torch.Tensor
+
+
+class Queries(NamedTuple):
+    """The test points' side of the scores, one V for each term.
+
+    dense: V (m,D,C) for each term, or, where every V_t is f_t a_t', the pairs (f (m,D), a (m,C)). constant (m,): added
+    to every score of a test point.
+    """
+
+    dense: list
+    constant: torch.Tensor
+
+
+class Attributor(ABC):
+    """Explain a classifier with a linear head by its training points.
+
+    model: a torch module that returns logits. loader: its training points in a fixed order, batches of (inputs,
+    labels). layer: the head, by name or number among the linear layers. The options of every method:
+
+    bias: make the head's bias part of the decomposition, as the weight of a constant feature.
+    head: binary, multiclass, multilabel, or auto (by the number of logits and the shape of the labels).
+    damping: added to the diagonal of H; the weight decay of a head trained with decay/2 |Theta|^2 on its mean loss.
+    solver: auto, or a key of `SOLVERS`, or a `Solver` class; solver_settings: what it takes.
+    n_samples_for_hessian: average H over so many points drawn by `seed` instead of all.
+    precision: of the products over the rows, a torch dtype; None is that of the features. Sums over blocks, the
+    factorization and the solves are in float64.
+    device: where the rows are worked on; None is the model's. memory_limit: bytes that a block and what is calculated
+    from it may need. cache: a folder that keeps the features; see `from_cache`.
+
+    Raises ValueError, in one line, for whatever it could not work with. Nothing that is given is changed.
+    """
+
+    method: str
+    unit: str
+
+    def __init__(self, model, loader, layer=-1, *, cache=None, device=None, **options):
+        self.features = Features(model, layer)
+        points = self.features.collect(loader, cache)
+        self._begin(points, device=device or self.features.device, **options)
+
+    @classmethod
+    def from_arrays(cls, features, labels, weight, bias=None, **options):
+        """From arrays: features (n,d), labels (n,) or (n,C), and the head as nn.Linear or scikit-learn hold it.
+
+        features: NumPy, torch, a memmap, the path of a .npy file, or a folder of them (`explainer.attribution.rows`).
+        weight: (C,d), or (d,) for one logit. bias: (C,) or None.
+        """
+        self = cls.__new__(cls)
+        self.features = None
+        self._begin(Points(features, labels, weight, bias), **options)
+        return self
+
+    @classmethod
+    def from_cache(cls, folder, **options):
+        """From the folder that `cache=` has filled, without the model: test points are given as features then."""
+        return cls.from_arrays(*load_points(folder), **options)
+
+    @classmethod
+    def from_sklearn(cls, estimator, X, y, **options):
+        """From a fitted linear classifier of scikit-learn, such as LogisticRegression, and its training data."""
+        if not hasattr(estimator, "coef_"):
+            raise ValueError(f"{type(estimator).__name__} has no coef_: give a fitted linear classifier")
+        labels = np.searchsorted(estimator.classes_, np.asarray(y))
+        if not np.array_equal(estimator.classes_[np.minimum(labels, len(estimator.classes_) - 1)], np.asarray(y)):
+            raise ValueError(f"y holds labels that are not of {list(estimator.classes_)}: give those it was fitted on")
+        X = np.asarray(X, dtype=np.float64)
+        return cls.from_arrays(X, labels, estimator.coef_, np.reshape(estimator.intercept_, -1), **options)
+
+    def _begin(
+        self,
+        points,
+        *,
+        bias=True,
+        head="auto",
+        damping=0.0,
+        solver="auto",
+        solver_settings=None,
+        n_samples_for_hessian=None,
+        seed=0,
+        precision=None,
+        device="cpu",
+        memory_limit=MEMORY,
+        **settings,
+    ):
+        self.device = torch.device(device)
+        labels = torch.as_tensor(
+            np.array(opened(points.labels)) if not torch.is_tensor(points.labels) else points.labels
+        )
+        labels = labels.detach().to(self.device)
+        labels = labels.long() if labels.dtype == torch.bool else labels
+        intercept = points.bias if bias else None
+        self._dropped = None if bias or points.bias is None else torch.as_tensor(points.bias).double().to(self.device)
+        self.head = Head.of(points.weight, intercept, labels, head, self.device)
+        self.rows = self._rows(points.features, precision, memory_limit)
+        if len(labels) != self.rows.total:
+            raise ValueError(f"got {self.rows.total} rows of features and {len(labels)} labels: give as many of each")
+        self.labels, self.n = labels, self.rows.total
+        own = labels[self.rows.first : self.rows.first + self.rows.n]
+        self.Y = self.head.targets(labels)[self.rows.first : self.rows.first + self.rows.n]
+        if self.head.kind != "multilabel" and len(torch.unique(labels)) < 2:
+            raise ValueError(f"every label is {labels.flatten()[0].item()}: give points of two classes at least")
+        self.own_labels, self.damping, self.seed = own, damping, seed
+        self._solver, self._samples = (solver, solver_settings or {}), n_samples_for_hessian
+        options = (
+            f"{type(self).__name__} {self.n} {self.head.kind} {tuple(self.head.weight.shape)} {damping} {settings}"
+        )
+        ranks.agree(options, self.device)
+        ranks.agree(f"the weight {self.head.weight.sum().item():.12g}", self.device)
+        self._prepare(**settings)
+
+    def _rows(self, features, precision, memory_limit, whole=False):
+        rows = Rows(features, self.head.bias, precision, self.device, memory_limit, whole)
+        if rows.D != self.head.D:
+            d = self.head.D - self.head.bias
+            raise ValueError(
+                f"the features have {rows.D - self.head.bias} columns and the head {d}: give those it is given"
+            )
+        return rows
+
+    @abstractmethod
+    def _prepare(self, **settings):
+        """Check the method's settings and calculate what all its scores need: `self.terms` and the rest."""
+
+    @abstractmethod
+    def _queries(self, F, classes):
+        """`Queries` of test points F (m,D) whose classes (m,) are explained."""
+
+    @property
+    @abstractmethod
+    def parameters(self):
+        """The parameters (D,C) that the weights of all training points sum to, float64."""
+
+    # What methods are made of.
+
+    def _probabilities(self, head):
+        """P (n,C) of this rank's rows at a head, in the rows' precision. Raises ValueError for features not finite."""
+        P = torch.empty(self.rows.n, head.C, dtype=self.rows.dtype, device=self.device)
+        weight = head.weight.to(self.rows.dtype)
+        for rows, F in self.rows.blocks(2 * head.C):
+            Z = F @ weight
+            if not torch.isfinite(Z).all():
+                bad = ~torch.isfinite(F).all(1)
+                row = int((bad if bad.any() else ~torch.isfinite(Z).all(1)).nonzero()[0, 0])
+                row += rows.start + self.rows.first
+                raise ValueError(f"the features of row {row} are not finite: mend or leave out that point")
+            P[rows] = head.probabilities(Z)
+        return P
+
+    def _gradient(self, R):
+        """The mean gradient (D,C) of residuals R (n,C), over all ranks, float64."""
+        result = torch.zeros(self.head.D, self.head.C, dtype=torch.float64, device=self.device)
+        for rows, F in self.rows.blocks(self.head.C):
+            result += (F.T @ R[rows].to(F.dtype)).double()
+        return ranks.total(result) / self.n
+
+    def _solver_at(self, P, head):
+        """The solver with the Hessian at a head with probabilities P (n,C)."""
+        rows = self.rows
+        if self._samples is not None:
+            if not 1 <= self._samples <= self.n:
+                raise ValueError(f"n_samples_for_hessian is {self._samples}: give 1 to {self.n}")
+            wanted = max(1, round(self._samples * self.rows.n / self.n))
+            picked = np.sort(np.random.default_rng([self.seed, ranks.rank()]).permutation(self.rows.n)[:wanted])
+            rows = _Taken(self.rows, picked)
+            P = P[torch.as_tensor(picked, device=P.device)]
+        name, settings = self._solver
+        return solver_for(Curvature(rows, P, head, self.damping), name, **settings)
+
+    # What users ask.
+
+    def self_influence(self):
+        """The score of every training point for itself, its label being the explained class: (n,), never n x n."""
+        found = [self._own(F, rows) for rows, F in self.rows.blocks(4 * self.head.C)]
+        return ranks.gathered(torch.cat(found)).cpu().numpy()
+
+    @abstractmethod
+    def _own(self, F, rows):
+        """`self_influence` of the rows (slice) F (b,D), (b,)."""
+
+    def influence(self, test, target="predicted", out=None):
+        """Scores of every training point for every test point.
+
+        test: a loader (of a model), or features (m,d), or (features, labels). target: the class that is explained:
+        "predicted", "label", one class, or a class for each test point (m,).
+        Returns an iterator over blocks (m_b, n) of test points; with out=PATH a memmap (m,n) of that .npy file, in
+        float32.
+        """
+        F, classes = self._test(test, target)
+        blocks = self._blocks(F, classes)
+        if out is None:
+            return blocks
+        if ranks.rank() == 0:
+            with replacing(out) as temporary:
+                file = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(F), self.n))
+                start = 0
+                for block in blocks:
+                    file[start : start + len(block)] = block
+                    start += len(block)
+                file.flush()
+                del file
+        else:
+            for _ in blocks:
+                pass
+        return np.load(out, mmap_mode="r") if ranks.rank() == 0 else None
+
+    def _blocks(self, F, classes):
+        step = max(1, int(self.rows.memory_limit / (8 * self.n)))
+        for start in range(0, len(F), step):
+            some = slice(start, start + step)
+            queries = self._queries(F[some], classes[some])
+            parts = torch.cat([scores for _, scores in self._scores(queries)], 1)
+            yield ranks.gathered(parts.T.contiguous()).T.cpu().numpy()
+
+    def top_k(self, test, k=5, target="predicted", order="descending", search="exact", search_settings=None):
+        """The k training points with the largest scores of each test point: `TopK`.
+
+        test, target: as `influence` takes them. order: "descending" for those that speak most for the class,
+        "ascending" for its opponents. search: "exact", in blocks; or "faiss", an approximate index that needs the faiss
+        package, with its recall in the result. Raises ValueError for k above the number of training points.
+        """
+        if not 1 <= k <= self.n:
+            raise ValueError(f"k is {k}: give 1 to {self.n}, the number of training points")
+        if order not in ("descending", "ascending"):
+            raise ValueError(f"order is {order!r}: give descending or ascending")
+        F, classes = self._test(test, target)
+        sign = 1 if order == "descending" else -1
+        if search != "exact":
+            found = approximate(self, F, classes, k, sign, search, **(search_settings or {}))
+            return TopK(*found[:2], classes.cpu().numpy(), self.method, self.unit, found[2])
+        found = [self._best(*part, k, sign) for part in self._parts(F, classes)]
+        values, indices = (torch.cat(part).cpu().numpy() for part in zip(*found))
+        return TopK(values, indices, classes.cpu().numpy(), self.method, self.unit)
+
+    def _parts(self, F, classes):
+        """Test points in parts whose queries fit into the memory limit."""
+        step = max(1, int(self.rows.memory_limit / (8 * self.head.weight.numel() * len(self.terms) * 3)))
+        return [(F[start : start + step], classes[start : start + step]) for start in range(0, len(F), step)]
+
+    def _best(self, F, classes, k, sign):
+        queries = self._queries(F, classes)
+        running = Running(len(F), k, self.rows.dtype, self.device)
+        for first, scores in self._scores(queries, constant=False):
+            running.add(scores if sign > 0 else -scores, first)
+        values, indices = running.of_all_ranks()
+        return sign * values + queries.constant[:, None].to(values.dtype), indices
+
+    def _scores(self, queries, constant=True):
+        """(first row, scores (m,b)) over blocks of this rank's training points."""
+        m, C = len(queries.constant), self.head.C
+        dtype = self.rows.dtype
+        sides = [
+            tuple(x.to(dtype) for x in side) if isinstance(side, tuple) else side.to(dtype) for side in queries.dense
+        ]
+        sides = [side if isinstance(side, tuple) else side.transpose(1, 2).reshape(m, -1) for side in sides]
+        streams = [term.rows.blocks(3 * m + self.head.D * C) for term in self.terms]
+        for parts in zip(*streams):
+            total = None
+            for (rows, F), term, side in zip(parts, self.terms, sides):
+                c = term.coefficients[rows].to(dtype)
+                if isinstance(side, tuple):
+                    scores = side[0] @ F.T
+                    scores *= c.T if C == 1 and bool((side[1] == 1).all()) else side[1] @ c.T
+                else:
+                    scores = side @ (c * F if C == 1 else (c[:, :, None] * F[:, None, :]).flatten(1)).T
+                total = scores if total is None else total + scores
+            if constant:
+                total = total + queries.constant[:, None].to(dtype)
+            yield self.rows.first + parts[0][0].start, total
+
+    def logits(self, test):
+        """The head's logits (m,C) of test points, from its given parameters."""
+        return (self._test(test, None)[0].double() @ self.head.weight).cpu().numpy()
+
+    def reproduced_logits(self, test):
+        """The logits (m,C) that the weights of all training points sum to: test points times `parameters`."""
+        return (self._test(test, None)[0].double() @ self.parameters).cpu().numpy()
+
+    def _test(self, test, target):
+        """Features (m,D) of test points in the rows' precision, and the explained classes (m,)."""
+        labels = None
+        if isinstance(test, tuple) and len(test) == 2:
+            test, labels = test
+        if _is_loader(test):
+            if self.features is None:
+                raise ValueError("this explainer was made from arrays: give features (m, d) instead of a loader")
+            parts = list(self.features.batches(test))
+            if not parts:
+                raise ValueError("the loader has no batches: give at least one test point")
+            test = torch.cat([f for f, _ in parts])
+            if labels is None and parts[0][1] is not None:
+                labels = torch.cat([torch.as_tensor(y).to(self.device) for _, y in parts])
+        rows = self._rows(test, self.rows.dtype, self.rows.memory_limit, whole=True)
+        F = torch.cat([block for _, block in rows.blocks()])
+        bad = ~torch.isfinite(F).all(1)
+        if bad.any():
+            raise ValueError(f"the features of test point {int(bad.nonzero()[0, 0])} are not finite: leave it out")
+        return F, self._classes(F, labels, target)
+
+    def _classes(self, F, labels, target):
+        """The class that is explained for each of the test points F (m,D)."""
+        if target is None:
+            return None
+        if isinstance(target, str):
+            if target not in TARGETS:
+                raise ValueError(f"target is {target!r}: give {', '.join(TARGETS)}, or classes")
+            if target == "predicted":
+                Z = F.double() @ self.head.weight
+                return self.head.predicted(Z if self._dropped is None else Z + self._dropped)
+            if labels is None:
+                raise ValueError('target is "label", and the test points have none: give (features, labels)')
+            if self.head.kind == "multilabel":
+                raise ValueError("a test point has many labels: give the target as one class for each")
+            target = labels
+        classes = torch.as_tensor(target).to(self.device).reshape(-1)
+        classes = classes.expand(len(F)) if len(classes) == 1 else classes
+        limit = self.head.classes
+        if len(classes) != len(F) or classes.min() < 0 or classes.max() >= limit or (classes != classes.long()).any():
+            raise ValueError(
+                f"target: give a class from 0 to {limit - 1} for each of {len(F)} test points, or one for all"
+            )
+        return classes.long()
+
+    def __repr__(self):
+        kind = f"{self.head.kind} head {self.head.D} x {self.head.C}"
+        solver = getattr(self, "solver", None)
+        return f"{type(self).__name__}({self.n} points, {kind}{f', solver {solver.name}' if solver else ''})"
+
+
+class _Taken:
+    """Some of the rows, in memory, as `Rows` gives them."""
+
+    def __init__(self, rows, indices):
+        self.F, self.dtype, self.D, self._rows = rows.take(indices), rows.dtype, rows.D, rows
+
+    def __len__(self):
+        return len(self.F)
+
+    def blocks(self, more=0):
+        size = max(1, int(self._rows.memory_limit / (self._rows.itemsize * (2 * self.D + more))))
+        for start in range(0, len(self.F), size):
+            yield slice(start, start + size), self.F[start : start + size]
+
+    def take(self, indices):
+        return self.F[torch.as_tensor(indices)]
+
+
+def _is_loader(test):
+    return (
+        not isinstance(test, (torch.Tensor, np.ndarray, str))
+        and hasattr(test, "__iter__")
+        and not hasattr(test, "shape")
+    )

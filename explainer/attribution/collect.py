@@ -1,0 +1,195 @@
+"""The features of a model over a loader: what its last linear layer is given, gathered by a hook."""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+
+from models.files import load_json, save_json, save_npy
+
+TOLERANCE = 1e-3  # of the logits that the layer reproduces, against the largest logit
+
+
+class Points(NamedTuple):
+    """What is expanded: features (n,d) as any source of `Rows`, labels, and the head as nn.Linear holds it."""
+
+    features: object
+    labels: object
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+
+def head_of(model, layer=-1):
+    """The linear layer by name or by its number among the linear layers, and its name.
+
+    Raises ValueError, with the names of the linear layers, where there is no such layer or it is not linear.
+    """
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    known = ", ".join(linear) or "none"
+    if isinstance(layer, int):
+        names = list(linear)
+        if not -len(names) <= layer < len(names):
+            raise ValueError(f"layer {layer} does not exist: the linear layers are {known}")
+        name = names[layer]
+        return linear[name], name
+    modules = dict(model.named_modules())
+    if layer not in modules:
+        raise ValueError(f"layer {layer!r} does not exist: the linear layers are {known}")
+    if layer not in linear:
+        raise ValueError(
+            f"layer {layer!r} is {type(modules[layer]).__name__}, not linear: the linear layers are {known}"
+        )
+    return linear[layer], layer
+
+
+def batches(loader):
+    """(inputs, labels or None) of a loader: of tuples (inputs..., labels), dictionaries with `labels`, or tensors."""
+    for batch in loader:
+        if isinstance(batch, dict):
+            labels = batch.get("labels", batch.get("label"))
+            yield {name: value for name, value in batch.items() if name not in ("labels", "label")}, labels
+        elif isinstance(batch, (tuple, list)):
+            *inputs, labels = batch if len(batch) > 1 else (*batch, None)
+            yield inputs, labels
+        else:
+            yield [batch], None
+
+
+def _moved(value, device):
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, (tuple, list)):
+        return type(value)(_moved(item, device) for item in value)
+    if isinstance(value, dict):
+        return {name: _moved(item, device) for name, item in value.items()}
+    return value
+
+
+class Features:
+    """A model's head, and the features that it is given. The model is left as it was, after an error as well."""
+
+    def __init__(self, model, layer=-1):
+        self.model = model
+        self.head, self.layer = head_of(model, layer)
+        self.device = self.head.weight.device
+
+    def batches(self, loader):
+        """(features (b,d), labels or None) for each batch of a loader, on the model's device, in evaluation mode.
+
+        Raises ValueError where the head is not the last operation of the model, or sees anything but one row a point.
+        """
+        seen = []
+        handle = self.head.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+        modes = [(module, module.training) for module in self.model.modules()]
+        try:
+            self.model.eval()
+            for inputs, labels in batches(loader):
+                seen.clear()
+                with torch.no_grad():
+                    inputs = _moved(inputs, self.device)
+                    output = self.model(**inputs) if isinstance(inputs, dict) else self.model(*inputs)
+                self._check(seen, getattr(output, "logits", output))
+                yield seen[0][0].detach(), labels
+        finally:
+            handle.remove()
+            for module, mode in modes:
+                module.training = mode
+
+    def _check(self, seen, output):
+        if len(seen) != 1:
+            raise ValueError(
+                f"layer {self.layer} ran {len(seen)} times in one pass of the model: explain another layer"
+            )
+        features, logits = seen[0]
+        if features.ndim != 2:
+            raise ValueError(f"layer {self.layer} is given {tuple(features.shape)}: it must see one row for each point")
+        if not isinstance(output, torch.Tensor) or output.numel() != logits.numel():
+            shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+            raise ValueError(
+                f"layer {self.layer} gives {tuple(logits.shape)} and the model {shape}: the layer must be its last one"
+            )
+        difference = float((output.reshape(logits.shape) - logits).abs().max())
+        if not difference <= TOLERANCE * max(1.0, float(logits.abs().max())):
+            raise ValueError(
+                f"the model's output differs from that of layer {self.layer} by {difference:.3g}: the layer must be "
+                "the last operation before the loss; give a model that returns logits, not probabilities"
+            )
+
+    def collect(self, loader, cache=None):
+        """`Points` of a loader, in its order. cache: a folder to keep them in, read instead where it is there already.
+
+        Raises ValueError for a loader that shuffles, or has no labels, and for a cache that was made with another
+        model, layer or loader.
+        """
+        if isinstance(loader, DataLoader):
+            sampler = loader.batch_sampler.sampler if isinstance(loader.batch_sampler, BatchSampler) else loader.sampler
+            if isinstance(sampler, RandomSampler):
+                raise ValueError("the loader shuffles: indices would mean nothing; give it shuffle=False")
+        first = next(self.batches(loader), None)
+        if first is None:
+            raise ValueError("the loader has no batches: give at least one training point")
+        if cache is not None and (Path(cache) / "settings.json").exists():
+            return self._cached(Path(cache), first)
+        features, labels = [], []
+        for f, y in self.batches(loader):
+            if y is None:
+                raise ValueError("the loader gives no labels: let it give (inputs, labels)")
+            features.append(f.float().cpu() if f.dtype != torch.float64 else f.cpu())
+            labels.append(torch.as_tensor(y).cpu())
+        if not _same(features[0], first[0]):
+            raise ValueError(
+                "two passes of the loader disagree: it shuffles or augments; give it a fixed order and input"
+            )
+        points = Points(torch.cat(features), torch.cat(labels), self.head.weight.detach(), self._bias())
+        if cache is not None:
+            self._keep(Path(cache), points)
+        return points
+
+    def _bias(self):
+        return None if self.head.bias is None else self.head.bias.detach()
+
+    def settings(self):
+        """What features depend on: the layer, and a hash of all the model's parameters and buffers."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(value.detach().float().cpu().numpy()))
+        return {"layer": self.layer, "model": digest.hexdigest()[:16]}
+
+    def _keep(self, folder, points):
+        arrays = {"features": points.features, "labels": points.labels, "weight": points.weight}
+        for name, value in {**arrays, **({} if points.bias is None else {"bias": points.bias})}.items():
+            save_npy(folder / f"{name}.npy", value.cpu().numpy())
+        save_json(folder / "settings.json", self.settings())
+
+    def _cached(self, folder, first):
+        known, mine = load_json(folder / "settings.json", "remove the cache"), self.settings()
+        other = [name for name in mine if known.get(name) != mine[name]]
+        if other:
+            raise ValueError(
+                f"the cache {folder} was made with another {' and '.join(other)}: give another folder, or remove it"
+            )
+        points = load_points(folder)
+        f = torch.from_numpy(np.array(points.features[: len(first[0])]))
+        if not _same(f, first[0]):
+            raise ValueError(f"the cache {folder} was made with another loader: give another folder, or remove it")
+        return points
+
+
+def _same(f, g):
+    return f.shape == g.shape and torch.allclose(f.double(), g.cpu().double(), atol=1e-4, rtol=1e-3)
+
+
+def load_points(folder):
+    """`Points` of a cache; the features stay on the disk. Raises ValueError where there is none."""
+    folder = Path(folder)
+    if not (folder / "settings.json").exists():
+        raise ValueError(f"{folder} holds no cache: make one with cache= first")
+    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("labels", "weight")}
+    features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+    bias = folder / "bias.npy"
+    return Points(features, arrays["labels"], arrays["weight"], np.load(bias) if bias.exists() else None)

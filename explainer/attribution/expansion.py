@@ -1,0 +1,60 @@
+"""What RPS-LJE and influence functions share: they expand the mean loss to second order around some parameters."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from explainer.attribution import ranks
+from explainer.attribution.base import Attributor, Term
+
+
+class LeaveOneOut(NamedTuple):
+    """Of every training point without itself: logits (n,C), probabilities (n,C), (n,) each for a binary head."""
+
+    logits: np.ndarray
+    probabilities: np.ndarray
+
+
+class Expansion(Attributor):
+    """An `Attributor` with an expansion: `center`, a Head; P and R = P - Y (n,C) there; and `solver`, with H there."""
+
+    def _expand(self, center):
+        self.center = center
+        self.P = self._probabilities(center)
+        self.R = self.P - self.Y.to(self.P.dtype)
+        self.gradient = self._gradient(self.R)  # (D,C)
+        self.solver = self._solver_at(self.P, center)
+        self.terms = [Term(self.rows, self.R)]
+
+    @property
+    def parameters(self):
+        return self.center.weight - self.solver.solve(self.gradient[None])[0]
+
+    def leave_one_out(self):
+        """Logits and probabilities of every training point from the head refitted without it, in closed form.
+
+        One Newton step from the expansion's center on the loss of the others,
+        z_-i = f_i'Theta - (I - Q_i S_i)^-1 (f_i'H^-1 g - Q_i r_i), with the leverage
+        Q_i = (f_i (x) I)'(n H)^-1 (f_i (x) I) and the mean gradient g: the leverage-corrected logit (Pregibon, 1981;
+        Cook and Weisberg, 1982). damping is taken as the head's weight decay. Exact for a quadratic loss; at a fitted
+        head close to a refit.
+        """
+        solver, head, logits = self.solver, self.center, []
+        newton = solver.solve((self.gradient + self.damping * head.weight)[None])[0]
+        for rows, F in self.rows.blocks(8 * head.C * head.C):
+            Q = solver.leverage(F) / self.n
+            f, P, R = F.double(), self.P[rows].double(), self.R[rows].double()
+            S = head.curvature(P, torch.eye(head.C, dtype=P.dtype, device=P.device))
+            u = f @ newton - torch.einsum("bce,be->bc", Q, R)
+            identity = torch.eye(head.C, dtype=P.dtype, device=P.device)
+            logits.append(f @ head.weight - torch.linalg.solve(identity - Q @ S, u))
+        logits = ranks.gathered(torch.cat(logits))
+        P = head.probabilities(logits)
+        if head.kind == "binary":
+            logits, P = logits[:, 0], P[:, 0]
+        return LeaveOneOut(logits.cpu().numpy(), P.cpu().numpy())
+
+    def newton_weights(self, F, rows):
+        """H^-1 f_i r_i' (b,D,C) of the rows (slice) F (b,D), float64."""
+        return self.solver.solve(F.double()[:, :, None] * self.R[rows].double()[:, None, :])

@@ -1,0 +1,58 @@
+"""Fit a linear head by Newton's method: the mean loss plus decay/2 |Theta|^2, to its minimum."""
+
+import torch
+
+from explainer.attribution import ranks
+from explainer.attribution.solvers import Curvature, solver_for
+
+STEPS = 100
+SMALL = 2000  # entries of the head that are solved exactly in each step
+
+
+def fit_head(rows, Y, head, decay, tolerance=1e-9):
+    """The head at its minimum, from its given parameters.
+
+    rows: `Rows`. Y (n,C): targets, labels or probabilities, of this rank's rows. decay: >= 0, of all parameters, the
+    bias included. tolerance: of the gradient's largest entry. Raises ValueError where it does not get there: without
+    decay the minimum may not exist.
+    """
+    n = int(ranks.total(torch.tensor(len(rows), device=head.weight.device)))
+    value, P, gradient = _at(rows, Y, head, decay, n)
+    for _ in range(STEPS):
+        if float(gradient.abs().max()) <= tolerance:
+            return head
+        curvature = Curvature(rows, P, head, decay)
+        if head.weight.numel() <= SMALL:
+            step = solver_for(curvature, "exact", rcond=1e-13).solve(gradient[None])[0]
+        else:
+            step = solver_for(curvature, "cg", tolerance=1e-3, steps=10000).solve(gradient[None])[0]
+        if decay and head.kind == "multiclass":  # along the softmax's own direction only the decay pulls
+            step = step + (gradient / decay).mean(1, keepdim=True)
+        slope, size = float((gradient * step).sum()), 1.0
+        while True:
+            candidate = head.at(head.weight - size * step)
+            new = _at(rows, Y, candidate, decay, n)
+            if new[0] <= value - 1e-4 * size * slope + 1e-15 * abs(value) or size < 1e-9:
+                break
+            size /= 2
+        if size < 1e-9:
+            break
+        head, (value, P, gradient) = candidate, new
+    worst = float(gradient.abs().max())
+    if worst > max(1e3 * tolerance, 1e-6):
+        raise ValueError(f"the head's fit stopped at a gradient of {worst:.1e}: give more decay, or scale the features")
+    return head
+
+
+def _at(rows, Y, head, decay, n):
+    """The objective, the probabilities (n,C) and the gradient (D,C) at a head."""
+    P = torch.empty(len(rows), head.C, dtype=torch.float64, device=head.weight.device)
+    gradient, value = torch.zeros_like(head.weight), torch.zeros((), dtype=torch.float64, device=head.weight.device)
+    for part, F in rows.blocks(3 * head.C):
+        F = F.double()
+        Z = F @ head.weight
+        P[part] = head.probabilities(Z)
+        value += head.loss(Z, Y[part]) * len(F)
+        gradient += F.T @ (P[part] - Y[part])
+    value = float(ranks.total(value)) / n + decay / 2 * float(head.weight.square().sum())
+    return value, P, ranks.total(gradient) / n + decay * head.weight

@@ -1,0 +1,134 @@
+"""The linear head and its loss: probabilities, residuals and curvature, for two classes, many, or many labels.
+
+Letters, for the whole package: F (n,D) rows f_i, the last hidden layer, with a constant 1 where the head has a bias;
+Theta (D,C) the head; Z = F Theta its logits, P (n,C) its probabilities, Y (n,C) the labels; R = P - Y, so that the
+gradient of point i's loss is f_i r_i' (D,C); S_i (C,C) the curvature of its loss in the logits, so that the Hessian of
+the mean loss is H = mean over i of (S_i (x) f_i f_i').
+
+| head | C | P | S_i |
+| --- | --- | --- | --- |
+| binary | 1 | sigmoid | p(1-p) |
+| multiclass | classes | softmax | diag(p) - p p' |
+| multilabel | labels | sigmoid | diag(p(1-p)) |
+
+Softmax does not change when one vector is added to all columns of Theta, so H is singular in that direction, and every
+gradient is orthogonal to it. `basis` spans the rest, in which H is regular if the features are.
+"""
+
+import torch
+from torch.nn.functional import one_hot
+
+KINDS = ("binary", "multiclass", "multilabel")
+
+
+class Head:
+    """weight: Theta (D,C), float64. kind: of KINDS. bias: whether its last row is one."""
+
+    def __init__(self, weight, kind, bias):
+        self.weight, self.kind, self.bias = weight, kind, bias
+        self.D, self.C = weight.shape
+        self.classes = 2 if kind == "binary" else self.C
+
+    @classmethod
+    def of(cls, weight, bias, labels, kind="auto", device="cpu"):
+        """From arrays as nn.Linear and scikit-learn hold them: weight (C,d) or (d,), bias (C,) or None.
+
+        kind "auto": binary for one logit, multilabel for labels (n,C), else multiclass. Raises ValueError for arrays
+        that do not fit.
+        """
+        weight = torch.atleast_2d(torch.as_tensor(weight)).detach().to(device, torch.float64)
+        if weight.ndim != 2 or not weight.numel():
+            raise ValueError(f"the head's weight has the shape {tuple(weight.shape)}: give (classes, features)")
+        C = len(weight)
+        if kind == "auto":
+            kind = "binary" if C == 1 else "multilabel" if labels.ndim == 2 and labels.shape[1] == C else "multiclass"
+        if kind not in KINDS:
+            raise ValueError(f"head is {kind!r}: give one of {', '.join(KINDS)}, or auto")
+        if (kind == "binary") != (C == 1):
+            raise ValueError(f"head {kind} with {C} logits: a binary head has one, the others have several")
+        if bias is not None:
+            bias = torch.as_tensor(bias).detach().to(device, torch.float64).reshape(-1)
+            if len(bias) != C:
+                raise ValueError(f"the head has {C} logits and {len(bias)} biases: give as many")
+            weight = torch.cat([weight, bias[:, None]], 1)
+        if not torch.isfinite(weight).all():
+            raise ValueError("the head's weight holds numbers that are not finite: train the model again")
+        return cls(weight.T.contiguous(), kind, bias is not None)
+
+    def at(self, weight):
+        """The same head with other parameters (D,C)."""
+        return Head(weight, self.kind, self.bias)
+
+    def probabilities(self, Z):
+        """P (n,C) from the logits Z (n,C)."""
+        return Z.softmax(1) if self.kind == "multiclass" else Z.sigmoid()
+
+    def targets(self, labels, dtype=torch.float64):
+        """Y (n,C) from labels (n,), or (n,C) of a multilabel head. Raises ValueError for labels of no class."""
+        if self.kind == "multilabel":
+            if labels.ndim != 2 or labels.shape[1] != self.C:
+                raise ValueError(f"labels have the shape {tuple(labels.shape)}: give (n, {self.C}) for this head")
+            allowed = (labels == 0) | (labels == 1)
+            wanted = "0 and 1"
+        else:
+            if labels.ndim == 2 and labels.shape[1] == 1:
+                labels = labels[:, 0]
+            if labels.ndim != 1:
+                raise ValueError(f"labels have the shape {tuple(labels.shape)}: give one class for each point, (n,)")
+            allowed = (labels >= 0) & (labels < self.classes) & (labels == labels.floor())
+            wanted = f"whole numbers from 0 to {self.classes - 1}"
+        if not allowed.all():
+            row = int((~allowed).reshape(len(labels), -1).any(1).nonzero()[0, 0])
+            raise ValueError(f"the label of row {row} is {labels[row].tolist()}: give {wanted}")
+        if self.kind == "multiclass":
+            return one_hot(labels.long(), self.C).to(dtype)
+        return labels.reshape(len(labels), self.C).to(dtype)
+
+    def predicted(self, Z):
+        """The predicted class (n,) of logits (n,C); of a multilabel head the most probable label."""
+        return (Z[:, 0] > 0).long() if self.kind == "binary" else Z.argmax(1)
+
+    def directions(self, classes, dtype=torch.float64):
+        """The class's logit as a direction (m,C) in the logits: its unit vector; for a binary head +1 or -1."""
+        if self.kind == "binary":
+            return (2 * classes - 1).to(dtype)[:, None]
+        return one_hot(classes, self.C).to(dtype)
+
+    def residuals(self, P, classes):
+        """The gradient (m,C), in the logits P (m,C) come from, of the loss of these classes (m,) being the labels.
+
+        Of a multilabel head: of the loss of that label alone, being 1.
+        """
+        if self.kind == "binary":
+            return P - classes.to(P.dtype)[:, None]
+        chosen = one_hot(classes, self.C).to(P.dtype)
+        return (P - 1) * chosen if self.kind == "multilabel" else P - chosen
+
+    def loss(self, Z, Y):
+        """The mean loss of logits Z (n,C) against targets Y (n,C), which may be probabilities."""
+        if self.kind == "multiclass":
+            return (Z.logsumexp(1) * Y.sum(1) - (Z * Y).sum(1)).mean()
+        return (torch.nn.functional.softplus(Z) - Y * Z).sum(1).mean()
+
+    def basis(self):
+        """Q (C,K) with orthonormal columns: where the loss is curved. K = C - 1 for softmax, else C."""
+        identity = torch.eye(self.C, dtype=torch.float64, device=self.weight.device)
+        if self.kind != "multiclass":
+            return identity
+        ones = torch.ones(self.C, 1, dtype=torch.float64, device=self.weight.device)
+        return torch.linalg.qr(torch.cat([ones, identity[:, :-1]], 1))[0][:, 1:]
+
+    def curved(self, P, U):
+        """S_i u_i for vectors U (b,C,...) of the logits: the rows of P (b,C) each with their own."""
+        P = P.reshape(*P.shape, *[1] * (U.ndim - 2))
+        if self.kind == "multiclass":
+            return P * (U - (P * U).sum(1, keepdim=True))
+        return P * (1 - P) * U
+
+    def curvature(self, P, Q):
+        """Q'S_iQ (b,K,K) for the rows of P (b,C)."""
+        Q = Q.to(P.dtype)
+        if self.kind == "multiclass":
+            PQ = P @ Q
+            return torch.einsum("bc,ca,ck->bak", P, Q, Q) - PQ[:, :, None] * PQ[:, None, :]
+        return torch.diag_embed(P * (1 - P))

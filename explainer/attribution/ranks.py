@@ -1,0 +1,69 @@
+"""One process or many: each rank holds its own rows, and these sums and gatherings make them one.
+
+Under `torchrun`, after `torch.distributed.init_process_group` (see `begin`), the functions speak with the other ranks;
+otherwise there is one rank, 0, and they return what they are given.
+"""
+
+import contextlib
+import hashlib
+import os
+
+import torch
+import torch.distributed as dist
+
+
+def begin(device="cpu"):
+    """Join the other ranks where `torchrun` started this process; a context that leaves them at its end."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        return contextlib.nullcontext()
+    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+    return contextlib.closing(_Group())
+
+
+class _Group:
+    def close(self):
+        dist.destroy_process_group()
+
+
+def size():
+    """How many ranks there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank():
+    """The number of this one."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def share(n):
+    """The rows of n that this rank holds: (first, last), contiguous, in the order of the ranks."""
+    return n * rank() // size(), n * (rank() + 1) // size()
+
+
+def total(tensor):
+    """The sum of a tensor over all ranks, in place."""
+    if size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gathered(tensor):
+    """The tensors of all ranks, one after the other along the first dimension; the lengths of it may differ."""
+    if size() == 1:
+        return tensor
+    lengths = torch.zeros(size(), dtype=torch.long, device=tensor.device)
+    lengths[rank()] = len(tensor)
+    total(lengths)
+    padded = tensor.new_zeros(int(lengths.max()), *tensor.shape[1:])
+    padded[: len(tensor)] = tensor
+    parts = [torch.empty_like(padded) for _ in range(size())]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:length] for part, length in zip(parts, lengths.tolist())])
+
+
+def agree(what, device="cpu"):
+    """Raise ValueError unless every rank says the same, a string such as the settings."""
+    number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
+    every = gathered(torch.tensor([number], device=device))
+    if len(set(every.tolist())) > 1:
+        raise ValueError(f"the ranks disagree: rank {rank()} has {what}; give every rank the same model and arguments")

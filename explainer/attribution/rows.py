@@ -1,0 +1,121 @@
+"""The rows f_i of the last hidden layer, from memory or from disk, in blocks of a bounded size.
+
+A source is a tensor, a NumPy array, a memmap, the path of a .npy file, or a folder of .npy files (shards) whose rows
+follow one another in the order of their names. Under `torchrun` each rank reads its own share of the rows.
+"""
+
+import mmap
+from bisect import bisect_right
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from explainer.attribution import ranks
+
+MEMORY = 2**28  # bytes that a block and what is calculated from it may need
+
+
+class Rows:
+    """Rows (n,d), or (n,d+1) with a constant 1 for the head's bias.
+
+    n: rows of this rank, the rows first:first+n of all `total`. D: their width, the constant included. dtype: of the
+    blocks, and of the matrix products on them.
+    """
+
+    def __init__(self, source, bias=False, dtype=None, device="cpu", memory_limit=MEMORY, whole=False):
+        """whole: every rank reads all rows."""
+        self.parts, self.starts = _parts(source)
+        self.total, width = self.starts[-1], self.parts[0].shape[1]
+        if not self.total:
+            raise ValueError("got 0 rows of features: give at least one")
+        kind = (
+            torch.from_numpy(np.empty(0, self.parts[0].dtype)).dtype if _numpy(self.parts[0]) else self.parts[0].dtype
+        )
+        if not kind.is_floating_point:
+            raise ValueError(f"features are {kind}: give float32 or float64")
+        self.dtype = dtype or (torch.float64 if kind == torch.float64 else torch.float32)
+        self.bias, self.device, self.memory_limit = bias, torch.device(device), memory_limit
+        self.first, last = (0, self.total) if whole else ranks.share(self.total)
+        self.n, self.D = last - self.first, width + bias
+
+    def __len__(self):
+        return self.n
+
+    @property
+    def itemsize(self):
+        return torch.empty(0, dtype=self.dtype).element_size()
+
+    def blocks(self, more=0):
+        """(slice, block (b,D)) over the rows of this rank. more: entries per row that the caller needs beside them."""
+        size = max(1, int(self.memory_limit / (self.itemsize * (2 * self.D + more))))
+        for start in range(0, self.n, size):
+            rows = slice(start, min(start + size, self.n))
+            yield rows, self.block(rows)
+
+    def block(self, rows):
+        """The rows of a slice of this rank's, (b,D)."""
+        return self._finished(self._read(self.first + rows.start, self.first + rows.stop))
+
+    def take(self, indices):
+        """Some of this rank's rows, (k,D), in the order of `indices`."""
+        picked = [self._read(self.first + i, self.first + i + 1) for i in indices]
+        return self._finished(torch.cat(picked) if picked else torch.empty(0, self.D - self.bias))
+
+    def _finished(self, block):
+        block = block.to(self.device, self.dtype)
+        return torch.cat([block, block.new_ones(len(block), 1)], 1) if self.bias else block
+
+    def _read(self, start, stop):
+        """Rows start:stop of all, copied off the disk."""
+        blocks, part = [], bisect_right(self.starts, start) - 1
+        while start < stop:
+            end = min(stop, self.starts[part + 1])
+            piece = self.parts[part][start - self.starts[part] : end - self.starts[part]]
+            if _numpy(piece):
+                mapped = isinstance(piece, np.memmap)
+                piece = torch.from_numpy(np.array(piece) if mapped else np.ascontiguousarray(piece))
+                if mapped:
+                    _let_go(self.parts[part])
+            blocks.append(piece)
+            start, part = end, part + 1
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+def _numpy(part):
+    return isinstance(part, np.ndarray)
+
+
+def _let_go(mapped):
+    """Give the pages of a memmap that have been read back to the system; they would count as this process's memory."""
+    inner = getattr(mapped, "_mmap", None)
+    if inner is not None and hasattr(mmap, "MADV_DONTNEED"):
+        inner.madvise(mmap.MADV_DONTNEED)
+
+
+def opened(source):
+    """An array, or the memmap behind the path of a .npy file. Raises ValueError where it cannot be read."""
+    if isinstance(source, (str, Path)):
+        try:
+            return np.load(source, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"cannot read {source} ({error}): give a .npy file of numbers") from error
+    return source.detach() if isinstance(source, torch.Tensor) else np.asanyarray(source)
+
+
+def _parts(source):
+    """The arrays of a source, and where each begins, with the end at last."""
+    if isinstance(source, (str, Path)) and Path(source).is_dir():
+        paths = sorted(Path(source).glob("*.npy"))
+        if not paths:
+            raise ValueError(f"{source} holds no .npy files: give the folder of the shards")
+        parts, names = [opened(path) for path in paths], [path.name for path in paths]
+    else:
+        parts, names = [opened(source)], ["features"]
+    for part, name in zip(parts, names):
+        if part.ndim != 2:
+            raise ValueError(f"{name} has the shape {tuple(part.shape)}: give rows of features, (n, d)")
+        if part.shape[1] != parts[0].shape[1]:
+            widths = f"{part.shape[1]} features, {names[0]} has {parts[0].shape[1]}"
+            raise ValueError(f"{name} has {widths}: make every shard of one width")
+    return parts, np.cumsum([0, *(len(part) for part in parts)]).tolist()

@@ -1,0 +1,63 @@
+"""RPS-l2 for any linear head (Yeh et al., 2018): representer points of an l2-regularized last layer.
+
+The head is fitted to reproduce the model's own predictions P under a penalty,
+
+    min over Theta of  mean cross-entropy(F Theta, P) + lmbd |Theta|^2,
+
+and at its minimum Theta = sum_i f_i alpha_i', with alpha_i = -(p_i(Theta) - p_i) / (2 lmbd n), (C,).
+"""
+
+import torch
+
+from explainer.attribution import ranks
+from explainer.attribution.base import Attributor, Queries, Term
+from explainer.attribution.fitting import fit_head
+
+
+def alphas(fitted, P, lmbd, n):
+    """alpha (n,C) from the probabilities of the fitted head and of the model, (n,C) each."""
+    return (fitted - P) / (-2 * lmbd * n)
+
+
+class RPSL2(Attributor):
+    """RPS-l2. lmbd: the penalty, > 0, of all parameters, the bias included; other options as those of `Attributor`.
+
+    score(t, i) = alpha_ic f_i'f_t is the share of training point i in the logit of class c, the explained one, of test
+    point t: positive supports the class, negative opposes it, and over all i the shares sum to the logit of the
+    *fitted* head, which is not the model's. It is no counterfactual: for one class alpha_ic is the same for all test
+    points, so that they differ by f_i'f_t alone. For class 0 of a binary head the logit is minus the one it gives.
+    The damping and the solver of `Attributor` have no part in it.
+    """
+
+    method, unit = "RPS-l2", "logit"
+
+    def __init__(self, model, loader, layer=-1, *, lmbd=0.003, **options):
+        super().__init__(model, loader, layer, lmbd=lmbd, **options)
+
+    def _prepare(self, lmbd=0.003):
+        if not 0 < lmbd < float("inf"):
+            raise ValueError(f"lmbd is {lmbd}: give a number above 0")
+        P = self._probabilities(self.head).double()
+        self.fitted = fit_head(self.rows, P, self.head, 2 * lmbd)
+        self.alpha = alphas(self._probabilities(self.fitted).double(), P, lmbd, self.n)
+        self.terms = [Term(self.rows, self.alpha)]
+
+    @property
+    def parameters(self):
+        result = torch.zeros_like(self.head.weight)
+        for rows, F in self.rows.blocks(self.head.C):
+            result += F.double().T @ self.alpha[rows]
+        return ranks.total(result)
+
+    def _queries(self, F, classes):
+        return Queries([(F, self.head.directions(classes))], F.new_zeros(len(F)))
+
+    def _own(self, F, rows):
+        Y = self.Y[rows]
+        E = Y if self.head.kind == "multiclass" else 2 * Y - 1
+        return (self.alpha[rows] * E).sum(1) * F.double().square().sum(1)
+
+    def weights(self):
+        """W_i = f_i alpha_i' in blocks: (slice of the training points, (b,D,C)), float64."""
+        for rows, F in self.rows.blocks(8 * self.head.D * self.head.C):
+            yield rows, F.double()[:, :, None] * self.alpha[rows][:, None, :]

@@ -1,0 +1,60 @@
+"""RPS-LJE for any linear head (paper, section 3): representer points by a local Jacobian expansion of the last layer.
+
+One full-batch step of gradient *ascent* leads from the given parameters Theta (D,C) to a nearby anchor,
+
+    Theta_hat = Theta + lr grad L(Theta),
+
+and expanding every point's gradient around it to first order gives each training point the weight
+
+    W_i = (Theta_hat - H^-1 f_i r_i') / n,  (D,C),        r_i = p_i - y_i and H at Theta_hat.
+
+The weights of all points sum to Theta_hat - H^-1 mean(f r'), the parameters of the expanded model: one Newton step from
+the anchor, which leads back to Theta up to the square of the step where Theta is a stationary point of the loss.
+"""
+
+from explainer.attribution.base import Queries
+from explainer.attribution.expansion import Expansion
+
+
+class RPSLJE(Expansion):
+    """RPS-LJE. lr: the step gamma to the anchor, > 0; the other options are those of `Attributor`.
+
+    score(t, i) = f_t'W_i e_c is the share of training point i in the logit of class c, the explained one, of test point
+    t: positive supports the class, negative opposes it, and over all i the shares sum to the logit of the expanded
+    model. Its second part, -f_t'H^-1 f_i r_i'e_c / n, estimates how much that logit would fall if point i were removed
+    and the head refitted; the first, f_t'Theta_hat e_c / n, is the same for all i. For class 0 of a binary head the
+    logit is minus the one that the head gives.
+    """
+
+    method, unit = "RPS-LJE", "logit"
+
+    def __init__(self, model, loader, layer=-1, *, lr=0.01, **options):
+        super().__init__(model, loader, layer, lr=lr, **options)
+
+    def _prepare(self, lr=0.01):
+        if not 0 < lr < float("inf"):
+            raise ValueError(f"lr is {lr}: give a number above 0")
+        start = self._probabilities(self.head)
+        gradient = self._gradient(start - self.Y.to(start.dtype))
+        self._expand(self.head.at(self.head.weight + lr * gradient))
+
+    def _queries(self, F, classes):
+        E = self.head.directions(classes)
+        V = self.solver.solve(F.double()[:, :, None] * E[:, None, :])
+        constant = ((F.double() @ self.center.weight) * E).sum(1) / self.n
+        return Queries([-V / self.n], constant)
+
+    def _own(self, F, rows):
+        E = self._label_directions(rows)
+        own = ((F.double() @ self.center.weight) * E).sum(1)
+        return (own - self.solver.quadratic(F, self.R[rows], E).double()) / self.n
+
+    def _label_directions(self, rows):
+        """The logit of every point's own label, (b,C); of a multilabel head +1 for its labels and -1 for the others."""
+        Y = self.Y[rows]
+        return Y if self.head.kind == "multiclass" else 2 * Y - 1
+
+    def weights(self):
+        """W_i in blocks: (slice of the training points, (b,D,C)), float64."""
+        for rows, F in self.rows.blocks(8 * self.head.D * self.head.C):
+            yield rows, (self.center.weight - self.newton_weights(F, rows)) / self.n

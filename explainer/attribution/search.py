@@ -1,0 +1,48 @@
+"""Approximate search for the best training points, with its recall: the optional faiss index."""
+
+import torch
+
+SAMPLE = 100  # test points on which the recall is measured
+
+
+def approximate(explainer, F, classes, k, sign, search, probes=16, lists=None):
+    """(values, indices, recall) of the k best training points by an inverted-file index over the vectors f_i c_i'.
+
+    lists: cells of the index, the square root of n by default; probes: cells that are looked into.
+    Raises ValueError for an unknown search, methods of several terms, several ranks, and where faiss is missing.
+    """
+    if search != "faiss":
+        raise ValueError(f"search is {search!r}: give exact or faiss")
+    try:
+        import faiss
+    except ImportError as error:
+        raise ValueError(
+            "search faiss needs the package faiss-cpu: pip install faiss-cpu, or search='exact'"
+        ) from error
+    from explainer.attribution import ranks
+
+    if ranks.size() > 1 or len(explainer.terms) != 1:
+        raise ValueError("search faiss works on one rank and one checkpoint: take search='exact'")
+    queries = explainer._queries(F, classes)
+    (side,), (term,) = queries.dense, explainer.terms
+    V = side[0][:, :, None] * side[1][:, None, :] if isinstance(side, tuple) else side
+    V = (sign * V.transpose(1, 2).reshape(len(F), -1)).float().cpu().numpy()
+    vectors = torch.cat(
+        [
+            (term.coefficients[rows].to(f.dtype)[:, :, None] * f[:, None, :]).flatten(1).float()
+            for rows, f in term.rows.blocks()
+        ]
+    )
+    n, width = vectors.shape
+    index = faiss.index_factory(width, f"IVF{lists or max(1, int(n**0.5))},Flat", faiss.METRIC_INNER_PRODUCT)
+    vectors = vectors.cpu().numpy()
+    index.train(vectors)
+    index.add(vectors)
+    faiss.extract_index_ivf(index).nprobe = probes
+    values, indices = index.search(V, k)
+    constant = queries.constant.float().cpu().numpy()[:, None]
+    some = torch.linspace(0, len(F) - 1, min(SAMPLE, len(F))).long().to(F.device)
+    exact = explainer._best(F[some], classes[some], k, sign)[1].cpu().numpy()
+    found = indices[some.cpu().numpy()]
+    recall = float((exact[:, :, None] == found[:, None, :]).any(2).mean())
+    return sign * values + constant, indices, recall

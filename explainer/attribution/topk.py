@@ -1,0 +1,81 @@
+"""The k best training points of every test point, kept up to date block by block, and what `top_k` returns."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from explainer.attribution import ranks
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The explanations of m test points; unpacks as `values, indices = result`.
+
+    values (m,k): the scores, best first. indices (m,k): the training points. classes (m,): the class that is explained.
+    supports (m,k): whether a point speaks for that class (its score is above 0), or opposes it.
+    method, unit: what made the scores, and what they are measured in. recall: of an approximate search, the share of
+    the exact answers that it found, on some of the test points; None for an exact one.
+    """
+
+    values: np.ndarray
+    indices: np.ndarray
+    classes: np.ndarray
+    method: str
+    unit: str
+    recall: float | None = None
+
+    def __iter__(self):
+        return iter((self.values, self.indices))
+
+    @property
+    def supports(self):
+        return self.values > 0
+
+    def to_frame(self):
+        """A row for each pair: test point, class, rank (from 1), training point, score, supports."""
+        m, k = self.values.shape
+        return pd.DataFrame(
+            {
+                "test_point": np.repeat(np.arange(m), k),
+                "class": np.repeat(self.classes, k),
+                "rank": np.tile(np.arange(1, k + 1), m),
+                "training_point": self.indices.reshape(-1),
+                "score": self.values.reshape(-1),
+                "supports": self.supports.reshape(-1),
+            }
+        )
+
+    def to_json(self):
+        """The same as text: method, unit, and the rows."""
+        rows = json.loads(self.to_frame().to_json(orient="records", double_precision=15))
+        return json.dumps({"method": self.method, "unit": self.unit, "recall": self.recall, "explanations": rows})
+
+
+class Running:
+    """The k largest scores of each of m test points, over blocks of training points."""
+
+    def __init__(self, m, k, dtype, device):
+        self.values = torch.full((m, k), -torch.inf, dtype=dtype, device=device)
+        self.indices = torch.zeros((m, k), dtype=torch.long, device=device)
+
+    def add(self, scores, first):
+        """scores (m,b) of the training points first, first + 1, …."""
+        k = self.values.shape[1]
+        best, columns = scores.topk(min(k, scores.shape[1]), dim=1)
+        self._merge(best, columns + first)
+
+    def _merge(self, values, indices):
+        values, indices = torch.cat([self.values, values], 1), torch.cat([self.indices, indices], 1)
+        self.values, columns = values.topk(self.values.shape[1], dim=1)
+        self.indices = indices.gather(1, columns)
+
+    def of_all_ranks(self):
+        """(values, indices) over the rows of every rank."""
+        if ranks.size() > 1:
+            values, indices = (ranks.gathered(x.T.contiguous()).T for x in (self.values, self.indices))
+            self.values = torch.full_like(self.values, -torch.inf)
+            self._merge(values, indices)
+        return self.values, self.indices

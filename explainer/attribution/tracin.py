@@ -1,0 +1,141 @@
+"""TracIn on the last layer (Pruthi et al., 2020, section 3.2): what training on a point did to a test point's loss.
+
+    score(t, i) = sum over checkpoints k of eta_k g_tk'g_ik = sum_k eta_k (f_tk'f_ik) (r_tk'r_ik),
+
+with the features f and residuals r = p - y of checkpoint k, and eta_k the learning rate while it was reached.
+"""
+
+import contextlib
+
+import torch
+
+from explainer.attribution.base import Attributor, Queries, Term
+from explainer.attribution.collect import Features, Points
+from explainer.attribution.heads import Head
+
+
+class TracIn(Attributor):
+    """TracIn over checkpoints of the model, by the gradients of its head.
+
+    checkpoints: state dicts of the model, or paths of files that hold them. learning_rates: one for each, or one for
+    all. The other options are those of `Attributor`; damping and solver have no part in it. Without checkpoints: the
+    model as it is.
+
+    score(t, i) estimates by how much the training steps on point i have lowered the loss that test point t has when
+    the explained class is its label, over the epochs that the checkpoints stand for. Positive supports the class,
+    negative opposes it. The score of a point for itself is never negative.
+    """
+
+    method, unit = "TracIn", "loss"
+
+    def __init__(self, model, loader, layer=-1, *, checkpoints=(), learning_rates=1.0, device=None, **options):
+        self.features = Features(model, layer)
+        self.model = model
+        self.checkpoints = [_loaded(checkpoint) for checkpoint in checkpoints]
+        found = []
+        for state in self.checkpoints or [None]:
+            with self._as(state):
+                points = self.features.collect(loader)
+                found.append(points._replace(weight=points.weight.clone(), bias=_copy(points.bias)))
+        more = {"more": found[1:], "learning_rates": learning_rates}
+        self._begin(found[0], device=device or self.features.device, **more, **options)
+
+    @classmethod
+    def from_arrays(cls, features, labels, weight, bias=None, *, learning_rates=1.0, **options):
+        """As of `Attributor`, with a list of features, weights and biases, one for each checkpoint, or one of each."""
+        several = isinstance(features, (list, tuple))
+        if several and not len(features) == len(weight) == len(bias or features) > 0:
+            raise ValueError(f"got {len(features)} features and {len(weight)} weights: give one for each checkpoint")
+        F, W, b = (features, weight, bias or [None] * len(weight)) if several else ([features], [weight], [bias])
+        points = [Points(f, labels, w, c) for f, w, c in zip(F, W, b)]
+        self = cls.__new__(cls)
+        self.features, self.checkpoints = None, []
+        self._begin(points[0], more=points[1:], learning_rates=learning_rates, **options)
+        return self
+
+    def _prepare(self, more=(), learning_rates=1.0):
+        rates = torch.as_tensor(learning_rates, dtype=torch.float64).reshape(-1)
+        rates = rates.expand(1 + len(more)) if len(rates) == 1 else rates
+        if len(rates) != 1 + len(more) or not (rates > 0).all():
+            raise ValueError(
+                f"learning_rates: give one above 0 for each of {1 + len(more)} checkpoints, or one for all"
+            )
+        self.rates, self.heads, self.terms = rates.tolist(), [self.head], []
+        own_rows = [self.rows]
+        for points in more:
+            head = Head.of(
+                points.weight, points.bias if self.head.bias else None, self.labels, self.head.kind, self.device
+            )
+            self.heads.append(head)
+            own_rows.append(self._rows(points.features, self.rows.dtype, self.rows.memory_limit))
+        first = self.rows
+        for rows, head in zip(own_rows, self.heads):
+            self.rows = rows  # that the probabilities are of
+            P = self._probabilities(head)
+            self.terms.append(Term(rows, P - self.Y.to(P.dtype)))
+        self.rows = first
+
+    @property
+    def parameters(self):
+        raise ValueError("TracIn is no decomposition: its scores sum to no parameters")
+
+    def _test(self, test, target):
+        """The features at every checkpoint, side by side (m, checkpoints x D)."""
+        if self.features is None or not self.checkpoints:
+            if isinstance(test, list):
+                parts = [super(TracIn, self)._test(features, None)[0] for features in test]
+                return torch.cat(parts, 1), self._classes(parts[0], None, target)
+            F, classes = super()._test(test, target)
+            if len(self.terms) > 1:
+                raise ValueError(f"give a list of features, one for each of {len(self.terms)} checkpoints")
+            return F, classes
+        parts, classes = [], None
+        for state in self.checkpoints:
+            with self._as(state):
+                F, found = super()._test(test, target if state is self.checkpoints[-1] else None)
+            parts.append(F)
+            classes = found
+        return torch.cat(parts, 1), classes
+
+    def _queries(self, F, classes):
+        sides = []
+        for eta, head, f in zip(self.rates, self.heads, F.split(self.head.D, 1)):
+            r = head.residuals(head.probabilities(f.double() @ head.weight), classes)
+            sides.append((f, eta * r))
+        return Queries(sides, F.new_zeros(len(F)))
+
+    def _own(self, F, rows):
+        result = 0.0
+        for eta, term in zip(self.rates, self.terms):
+            f, r = term.rows.block(rows).double(), term.coefficients[rows].double()
+            result = result + eta * f.square().sum(1) * r.square().sum(1)
+        return result
+
+    def logits(self, test):
+        raise ValueError("TracIn has a head at every checkpoint: ask the model for its logits")
+
+    @contextlib.contextmanager
+    def _as(self, state):
+        """The model with the parameters of a checkpoint, and afterwards as it was."""
+        if state is None:
+            yield
+            return
+        before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        try:
+            self.model.load_state_dict(state)
+            yield
+        finally:
+            self.model.load_state_dict(before)
+
+
+def _loaded(checkpoint):
+    if isinstance(checkpoint, dict):
+        return checkpoint
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"cannot read the checkpoint {checkpoint} ({error}): give a state dict") from error
+
+
+def _copy(bias):
+    return None if bias is None else bias.clone()
