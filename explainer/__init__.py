@@ -1,12 +1,25 @@
 """Explanations of a classifier's predictions by its training points.
 
-Three methods on one artefact, the saved outputs of a model: RPS-LJE (`rps_lje`), RPS-l2 (`rps_l2`) and influence
-functions (`influence`). Nothing here knows which model it explains.
+For any classifier with a linear head: `RPSLJE`, `RPSL2`, `InfluenceFunction`, `TracIn` and `GroupInfluence`
+(`explainer.attribution`). On one artefact, the saved outputs of a model of the paper: `rps_lje`, `rps_l2` and
+`influence_function`, in the shapes of the official release. Nothing here knows which model it explains.
 """
 
+from explainer.attribution import RPSL2, RPSLJE, GroupInfluence, InfluenceFunction, TopK, TracIn
 from explainer.influence import influence_function
 from explainer.methods import METHODS
 from explainer.rps_l2 import rps_l2
 from explainer.rps_lje import rps_lje
 
-__all__ = ["METHODS", "influence_function", "rps_l2", "rps_lje"]
+__all__ = [
+    "METHODS",
+    "RPSL2",
+    "RPSLJE",
+    "GroupInfluence",
+    "InfluenceFunction",
+    "TopK",
+    "TracIn",
+    "influence_function",
+    "rps_l2",
+    "rps_lje",
+]

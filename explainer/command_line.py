@@ -3,6 +3,7 @@
 import time
 
 from config import MODELS, ArgumentParser, base_folder, device, not_negative, portion, script_relative, shown
+from explainer.attribution import ranks
 from explainer.fidelity import fidelity
 from explainer.last_layer import RCOND, probabilities
 from explainer.methods import METHODS, points
@@ -45,11 +46,16 @@ def run(script, method, options, settings, **more):
     outputs = load_outputs(folder, options.model)
     tensors = points(outputs, chosen, options.bias)
     start = time.perf_counter()
-    weights = METHODS[method].compute(tensors, **settings, **more)
+    with ranks.begin(chosen):
+        weights = METHODS[method].compute(tensors, **settings, **more)
+        if ranks.rank() > 0:
+            return
+        number = ranks.size()
     save_weights(path, weights, bias=options.bias, outputs=outputs.fingerprint, **settings)
     seconds = time.perf_counter() - start
     n, d = tensors.F.shape
-    print(f"{METHODS[method].label} on {options.model}: {n} training points, {d} features, {chosen}")
+    where = f"{chosen}{f', {number} ranks' if number > 1 else ''}"
+    print(f"{METHODS[method].label} on {options.model}: {n} training points, {d} features, {where}")
     for part, F, pred in (("training", tensors.F, tensors.pred), ("test", tensors.F_test, tensors.pred_test)):
         head = (pred.double() - probabilities(F, tensors.theta.double())).abs().mean()
         l1, pearson = fidelity(F, pred, weights.parameters)

@@ -1,6 +1,7 @@
-"""Influence functions of the last layer (Koh and Liang, 2017, equation 2; Cook and Weisberg, 1982).
+"""Influence functions of a head with one logit and no bias, in the shapes of the official release.
 
-Removing training point i moves the minimizer of the mean loss by -w_i to first order, with
+See `explainer.attribution.influence_function`. Removing training point i moves the minimizer of the mean loss by -w_i
+to first order, with
 
     w_i = -H^-1 g_i / n,        g_i and H at the given weight theta,
 
@@ -9,14 +10,16 @@ and so changes the loss of test point t, whose gradient is (p_t - y_t) f_t, by -
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 
-from explainer.last_layer import RCOND, check_head, hessian, inverse_hessian, mean_gradient, probabilities, row_blocks
+from explainer.attribution import ranks
+from explainer.attribution.expansion import one_logit
+from explainer.attribution.influence_function import InfluenceFunction
+from explainer.last_layer import RCOND, check_head, probabilities
 
 
-class InfluenceFunction(NamedTuple):
+class Weights(NamedTuple):
     """weight_matrix: w_i. self_influence: g_i H^-1 g_i / n. parameters: theta plus the sum of all w_i."""
 
     weight_matrix: Float[Tensor, "n d"]
@@ -30,7 +33,7 @@ def influence_function(
     theta: Float[Tensor, " d"],
     damping: float = 0.0,
     rcond: float = RCOND,
-) -> InfluenceFunction:
+) -> Weights:
     """Weights and self-influences of all training points.
 
     F, y, theta: the last hidden layer, the labels and the last layer's weight. damping: added to the diagonal of H.
@@ -44,17 +47,9 @@ def influence_function(
     `explainer.last_layer.inverse_hessian`.
     """
     check_head(F, y)
-    n, theta = len(F), theta.double()
-    p = probabilities(F, theta)
-    r = p - y.double()
-    H = inverse_hessian(hessian(F, p), damping, rcond)
-    weight_matrix, self_influence = torch.empty_like(F), torch.empty(n, dtype=F.dtype, device=F.device)
-    for rows in row_blocks(F):
-        f = F[rows].double()
-        Hf = H.solve(f)
-        weight_matrix[rows] = (Hf * (-r[rows, None] / n)).to(F.dtype)
-        self_influence[rows] = ((Hf * f).sum(1) * r[rows] ** 2 / n).to(F.dtype)
-    return InfluenceFunction(weight_matrix, self_influence, theta - H.solve(mean_gradient(F, r)[None])[0])
+    explainer, W, own = one_logit(InfluenceFunction, F, y, theta, damping, rcond)
+    self_influence = -own * ranks.gathered(explainer.R)[:, 0]
+    return Weights(W, self_influence.to(F.dtype), explainer.parameters[:, 0])
 
 
 def loss_gradients(

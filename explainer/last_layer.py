@@ -1,9 +1,7 @@
-"""The logistic head that all methods expand: its probabilities, mean gradient, Hessian and inverse Hessian.
+"""The inverse Hessian of a linear head, its logistic probabilities, and checks of what is to be explained.
 
-Letters, for the whole package: F (n,d) rows f_i, the last hidden layer; y (n,) in {0,1}; theta (d,) the last layer's
-weight; p = sigmoid(F theta); r = p - y, so that the gradient of point i is g_i = r_i f_i; H = F' diag(p(1-p)) F / n.
-F may be float32 or float64; theta, p, r and H are float64. F is read in blocks of rows, so that no second copy of it
-is ever in memory.
+Letters: F (n,d) rows f_i, the last hidden layer; y (n,) in {0,1}; theta (d,) the weight of a head with one logit;
+p = sigmoid(F theta); H the Hessian of the mean loss (`explainer.attribution.solvers.Curvature`).
 """
 
 import warnings
@@ -17,7 +15,7 @@ from torch import Tensor
 
 from config import UserError
 
-BLOCK_ELEMENTS = 2**18  # float64 entries of one block of rows: 2 MB
+BLOCK = 4096  # rows that are held in float64 at once
 # Eigenvalues of H below this share of the largest are left out: the square root of float64's precision, about the
 # level at which an H summed in float32 is rounding noise. A truncation chosen so, not forced by float64.
 RCOND = torch.finfo(torch.float64).eps ** 0.5
@@ -58,30 +56,9 @@ def check_head(F, y):
         raise UserError(f"labels hold {y[(y != 0) & (y != 1)][:3].tolist()}: give only 0 and 1")
 
 
-def row_blocks(F: Float[Tensor, "n d"]):
-    """Slices that cut the rows of F into blocks of about `BLOCK_ELEMENTS` entries."""
-    rows = max(1, BLOCK_ELEMENTS // F.shape[1])
-    return [slice(start, start + rows) for start in range(0, len(F), rows)]
-
-
 def probabilities(F: Float[Tensor, "n d"], theta: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
-    """p = sigmoid(F theta), the head's probability of class 1."""
-    return torch.cat([F[rows].double() @ theta for rows in row_blocks(F)]).sigmoid()
-
-
-def mean_gradient(F: Float[Tensor, "n d"], r: Float[Tensor, " n"]) -> Float[Tensor, " d"]:
-    """The gradient F'r/n of the mean binary cross-entropy with respect to theta."""
-    return sum(F[rows].double().T @ r[rows] for rows in row_blocks(F)) / len(F)
-
-
-def hessian(F: Float[Tensor, "n d"], p: Float[Tensor, " n"]) -> Float[Tensor, "d d"]:
-    """H = F' diag(p(1-p)) F / n, the Hessian of the mean binary cross-entropy."""
-    H = torch.zeros(F.shape[1], F.shape[1], dtype=torch.float64, device=F.device)
-    root = (p * (1 - p)).sqrt()
-    for rows in row_blocks(F):
-        S = F[rows].double() * root[rows, None]
-        H.addmm_(S.T, S)
-    return H / len(F)
+    """p = sigmoid(F theta), the head's probability of class 1, in float64 and in blocks of rows."""
+    return torch.cat([block.double() @ theta for block in F.split(BLOCK)]).sigmoid()
 
 
 def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0, rcond: float = RCOND) -> InverseHessian:

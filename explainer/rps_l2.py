@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from explainer.attribution.rps_l2 import alphas
+
 LARGEST_STEP = 10.0  # the line search of the published code starts here,
 SMALLEST_STEP = 1e-10  # halves, and gives up here
 TOLERANCE = 1 / 200  # it stops when the mean absolute gradient has fallen to this share of its first value
@@ -77,7 +79,7 @@ def rps_l2(
             ConvergenceWarning,
             stacklevel=2,
         )
-    alpha = ((F @ best_theta).sigmoid() - pred) / (-2 * lmbd * n)
+    alpha = alphas((F @ best_theta).sigmoid(), pred, lmbd, n)
     return RPSl2(alpha, F.T @ alpha, done, converged, best / first if first else 0.0)
 
 

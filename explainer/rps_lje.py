@@ -1,28 +1,26 @@
-"""RPS-LJE (paper, section 3): representer points by a local Jacobian expansion of the last layer.
+"""RPS-LJE of a head with one logit and no bias, in the shapes of the official release.
 
-One full-batch step of gradient *ascent* leads from the given weight theta to a nearby anchor
+See `explainer.attribution.rps_lje`.
 
-    theta_hat = theta + lr * grad L(theta).
+Letters: F (n,d) rows f_i, the last hidden layer; y (n,) labels in {0,1}; theta (d,) the last layer's weight. Every
+training point gets the weight
 
-Expanding each point's gradient around the anchor to first order gives every training point the weight
+    w_i = (theta_hat - H^-1 g_i) / n = alpha_i f_i,        theta_hat = theta + lr grad L(theta), g_i and H at theta_hat,
 
-    w_i = (theta_hat - H^-1 g_i) / n = alpha_i f_i,        g_i and H at theta_hat,
-
-so that the weights sum to the parameters theta_hat - H^-1 mean(g), and the pre-activation of a test point t is
-sum_i w_i f_t = sum_i alpha_i f_i f_t.
+so that the pre-activation of a test point t is sum_i w_i f_t = sum_i alpha_i f_i f_t.
 """
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 
-from config import UserError
-from explainer.last_layer import RCOND, check_head, hessian, inverse_hessian, mean_gradient, probabilities, row_blocks
+from explainer.attribution.expansion import one_logit
+from explainer.attribution.rps_lje import RPSLJE
+from explainer.last_layer import RCOND, check_head
 
 
-class RPSLJE(NamedTuple):
+class Weights(NamedTuple):
     """weight_matrix: w_i. self_influence: w_i f_i. parameters: the sum of all w_i."""
 
     weight_matrix: Float[Tensor, "n d"]
@@ -37,7 +35,7 @@ def rps_lje(
     lr: float,
     damping: float = 0.0,
     rcond: float = RCOND,
-) -> RPSLJE:
+) -> Weights:
     """Weights and self-influences of all training points.
 
     F, y, theta: the last hidden layer, the labels and the last layer's weight. lr: the step gamma to the anchor, > 0.
@@ -50,17 +48,5 @@ def rps_lje(
     `explainer.last_layer.inverse_hessian`.
     """
     check_head(F, y)
-    if not lr > 0:
-        raise UserError(f"lr is {lr}: give a number above 0")
-    n, theta, y = len(F), theta.double(), y.double()
-    anchor = theta + lr * mean_gradient(F, probabilities(F, theta) - y)
-    p = probabilities(F, anchor)
-    r = p - y
-    H = inverse_hessian(hessian(F, p), damping, rcond)
-    weight_matrix, self_influence = torch.empty_like(F), torch.empty(n, dtype=F.dtype, device=F.device)
-    for rows in row_blocks(F):
-        f = F[rows].double()
-        w = (anchor - H.solve(f) * r[rows, None]) / n
-        weight_matrix[rows] = w.to(F.dtype)
-        self_influence[rows] = (w * f).sum(1).to(F.dtype)
-    return RPSLJE(weight_matrix, self_influence, anchor - H.solve(mean_gradient(F, r)[None])[0])
+    explainer, W, own = one_logit(RPSLJE, F, y, theta, damping, rcond, lr=lr)
+    return Weights(W, own.to(F.dtype), explainer.parameters[:, 0])

@@ -3,6 +3,9 @@
 import numpy as np
 import torch
 
+from explainer.attribution.heads import Head
+from explainer.attribution.rows import Rows
+from explainer.attribution.solvers import Curvature
 from models.outputs import SavedOutputs
 
 
@@ -80,3 +83,9 @@ def saved_outputs(n=60, m=20, d=5, seed=0, **changes):
         arrays |= {f"intermediate_{part}": F[rows].numpy(), f"labels_{part}": y[rows].numpy()}
         arrays |= {f"pred_{part}": p[rows].numpy(), f"outputs_{part}": p[rows].numpy()}
     return SavedOutputs(**{**arrays, **changes})
+
+
+def hessian(F, p):
+    """The library's H of a head with one logit and no bias, for probabilities p (n,), in float64."""
+    weight = torch.zeros(F.shape[1], 1, dtype=torch.float64)
+    return Curvature(Rows(F, dtype=torch.float64), p[:, None], Head(weight, "binary", False)).dense()[0]

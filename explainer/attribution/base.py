@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from config import UserError
 from explainer.attribution import ranks
 from explainer.attribution.collect import Features, Points, load_points
 from explainer.attribution.heads import Head
-from explainer.attribution.rows import MEMORY, Rows, opened
+from explainer.attribution.rows import MEMORY, Rows, block_size, opened
 from explainer.attribution.search import approximate
 from explainer.attribution.solvers import Curvature, solver_for
 from explainer.attribution.topk import Running, TopK
@@ -42,7 +43,7 @@ class Attributor(ABC):
     model: a torch module that returns logits. loader: its training points in a fixed order, batches of (inputs,
     labels). layer: the head, by name or number among the linear layers. The options of every method:
 
-    bias: make the head's bias part of the decomposition, as the weight of a constant feature.
+    intercept: make the head's bias part of the decomposition, as the weight of a constant feature; False leaves it out.
     head: binary, multiclass, multilabel, or auto (by the number of logits and the shape of the labels).
     damping: added to the diagonal of H; the weight decay of a head trained with decay/2 |Theta|^2 on its mean loss.
     solver: auto, or a key of `SOLVERS`, or a `Solver` class; solver_settings: what it takes.
@@ -52,7 +53,7 @@ class Attributor(ABC):
     device: where the rows are worked on; None is the model's. memory_limit: bytes that a block and what is calculated
     from it may need. cache: a folder that keeps the features; see `from_cache`.
 
-    Raises ValueError, in one line, for whatever it could not work with. Nothing that is given is changed.
+    Raises UserError, in one line, for whatever it could not work with. Nothing that is given is changed.
     """
 
     method: str
@@ -84,10 +85,10 @@ class Attributor(ABC):
     def from_sklearn(cls, estimator, X, y, **options):
         """From a fitted linear classifier of scikit-learn, such as LogisticRegression, and its training data."""
         if not hasattr(estimator, "coef_"):
-            raise ValueError(f"{type(estimator).__name__} has no coef_: give a fitted linear classifier")
+            raise UserError(f"{type(estimator).__name__} has no coef_: give a fitted linear classifier")
         labels = np.searchsorted(estimator.classes_, np.asarray(y))
         if not np.array_equal(estimator.classes_[np.minimum(labels, len(estimator.classes_) - 1)], np.asarray(y)):
-            raise ValueError(f"y holds labels that are not of {list(estimator.classes_)}: give those it was fitted on")
+            raise UserError(f"y holds labels that are not of {list(estimator.classes_)}: give those it was fitted on")
         X = np.asarray(X, dtype=np.float64)
         return cls.from_arrays(X, labels, estimator.coef_, np.reshape(estimator.intercept_, -1), **options)
 
@@ -95,7 +96,7 @@ class Attributor(ABC):
         self,
         points,
         *,
-        bias=True,
+        intercept=True,
         head="auto",
         damping=0.0,
         solver="auto",
@@ -113,17 +114,17 @@ class Attributor(ABC):
         )
         labels = labels.detach().to(self.device)
         labels = labels.long() if labels.dtype == torch.bool else labels
-        intercept = points.bias if bias else None
-        self._dropped = None if bias or points.bias is None else torch.as_tensor(points.bias).double().to(self.device)
-        self.head = Head.of(points.weight, intercept, labels, head, self.device)
+        dropped = None if intercept else points.bias
+        self._dropped = None if dropped is None else torch.as_tensor(dropped).double().to(self.device)
+        self.head = Head.of(points.weight, points.bias if intercept else None, labels, head, self.device)
         self.rows = self._rows(points.features, precision, memory_limit)
         if len(labels) != self.rows.total:
-            raise ValueError(f"got {self.rows.total} rows of features and {len(labels)} labels: give as many of each")
+            raise UserError(f"got {self.rows.total} rows of features and {len(labels)} labels: give as many of each")
         self.labels, self.n = labels, self.rows.total
         own = labels[self.rows.first : self.rows.first + self.rows.n]
         self.Y = self.head.targets(labels)[self.rows.first : self.rows.first + self.rows.n]
         if self.head.kind != "multilabel" and len(torch.unique(labels)) < 2:
-            raise ValueError(f"every label is {labels.flatten()[0].item()}: give points of two classes at least")
+            raise UserError(f"every label is {labels.flatten()[0].item()}: give points of two classes at least")
         self.own_labels, self.damping, self.seed = own, damping, seed
         self._solver, self._samples = (solver, solver_settings or {}), n_samples_for_hessian
         options = (
@@ -137,7 +138,7 @@ class Attributor(ABC):
         rows = Rows(features, self.head.bias, precision, self.device, memory_limit, whole)
         if rows.D != self.head.D:
             d = self.head.D - self.head.bias
-            raise ValueError(
+            raise UserError(
                 f"the features have {rows.D - self.head.bias} columns and the head {d}: give those it is given"
             )
         return rows
@@ -158,7 +159,7 @@ class Attributor(ABC):
     # What methods are made of.
 
     def _probabilities(self, head):
-        """P (n,C) of this rank's rows at a head, in the rows' precision. Raises ValueError for features not finite."""
+        """P (n,C) of this rank's rows at a head, in the rows' precision. Raises UserError for features not finite."""
         P = torch.empty(self.rows.n, head.C, dtype=self.rows.dtype, device=self.device)
         weight = head.weight.to(self.rows.dtype)
         for rows, F in self.rows.blocks(2 * head.C):
@@ -167,7 +168,7 @@ class Attributor(ABC):
                 bad = ~torch.isfinite(F).all(1)
                 row = int((bad if bad.any() else ~torch.isfinite(Z).all(1)).nonzero()[0, 0])
                 row += rows.start + self.rows.first
-                raise ValueError(f"the features of row {row} are not finite: mend or leave out that point")
+                raise UserError(f"the features of row {row} are not finite: mend or leave out that point")
             P[rows] = head.probabilities(Z)
         return P
 
@@ -183,7 +184,7 @@ class Attributor(ABC):
         rows = self.rows
         if self._samples is not None:
             if not 1 <= self._samples <= self.n:
-                raise ValueError(f"n_samples_for_hessian is {self._samples}: give 1 to {self.n}")
+                raise UserError(f"n_samples_for_hessian is {self._samples}: give 1 to {self.n}")
             wanted = max(1, round(self._samples * self.rows.n / self.n))
             picked = np.sort(np.random.default_rng([self.seed, ranks.rank()]).permutation(self.rows.n)[:wanted])
             rows = _Taken(self.rows, picked)
@@ -241,12 +242,12 @@ class Attributor(ABC):
 
         test, target: as `influence` takes them. order: "descending" for those that speak most for the class,
         "ascending" for its opponents. search: "exact", in blocks; or "faiss", an approximate index that needs the faiss
-        package, with its recall in the result. Raises ValueError for k above the number of training points.
+        package, with its recall in the result. Raises UserError for k above the number of training points.
         """
         if not 1 <= k <= self.n:
-            raise ValueError(f"k is {k}: give 1 to {self.n}, the number of training points")
+            raise UserError(f"k is {k}: give 1 to {self.n}, the number of training points")
         if order not in ("descending", "ascending"):
-            raise ValueError(f"order is {order!r}: give descending or ascending")
+            raise UserError(f"order is {order!r}: give descending or ascending")
         F, classes = self._test(test, target)
         sign = 1 if order == "descending" else -1
         if search != "exact":
@@ -307,10 +308,10 @@ class Attributor(ABC):
             test, labels = test
         if _is_loader(test):
             if self.features is None:
-                raise ValueError("this explainer was made from arrays: give features (m, d) instead of a loader")
+                raise UserError("this explainer was made from arrays: give features (m, d) instead of a loader")
             parts = list(self.features.batches(test))
             if not parts:
-                raise ValueError("the loader has no batches: give at least one test point")
+                raise UserError("the loader has no batches: give at least one test point")
             test = torch.cat([f for f, _ in parts])
             if labels is None and parts[0][1] is not None:
                 labels = torch.cat([torch.as_tensor(y).to(self.device) for _, y in parts])
@@ -318,7 +319,7 @@ class Attributor(ABC):
         F = torch.cat([block for _, block in rows.blocks()])
         bad = ~torch.isfinite(F).all(1)
         if bad.any():
-            raise ValueError(f"the features of test point {int(bad.nonzero()[0, 0])} are not finite: leave it out")
+            raise UserError(f"the features of test point {int(bad.nonzero()[0, 0])} are not finite: leave it out")
         return F, self._classes(F, labels, target)
 
     def _classes(self, F, labels, target):
@@ -327,20 +328,20 @@ class Attributor(ABC):
             return None
         if isinstance(target, str):
             if target not in TARGETS:
-                raise ValueError(f"target is {target!r}: give {', '.join(TARGETS)}, or classes")
+                raise UserError(f"target is {target!r}: give {', '.join(TARGETS)}, or classes")
             if target == "predicted":
                 Z = F.double() @ self.head.weight
                 return self.head.predicted(Z if self._dropped is None else Z + self._dropped)
             if labels is None:
-                raise ValueError('target is "label", and the test points have none: give (features, labels)')
+                raise UserError('target is "label", and the test points have none: give (features, labels)')
             if self.head.kind == "multilabel":
-                raise ValueError("a test point has many labels: give the target as one class for each")
+                raise UserError("a test point has many labels: give the target as one class for each")
             target = labels
         classes = torch.as_tensor(target).to(self.device).reshape(-1)
         classes = classes.expand(len(F)) if len(classes) == 1 else classes
         limit = self.head.classes
         if len(classes) != len(F) or classes.min() < 0 or classes.max() >= limit or (classes != classes.long()).any():
-            raise ValueError(
+            raise UserError(
                 f"target: give a class from 0 to {limit - 1} for each of {len(F)} test points, or one for all"
             )
         return classes.long()
@@ -355,13 +356,14 @@ class _Taken:
     """Some of the rows, in memory, as `Rows` gives them."""
 
     def __init__(self, rows, indices):
-        self.F, self.dtype, self.D, self._rows = rows.take(indices), rows.dtype, rows.D, rows
+        self.F, self.dtype, self.D = rows.take(indices), rows.dtype, rows.D
+        self.memory_limit, self.itemsize = rows.memory_limit, rows.itemsize
 
     def __len__(self):
         return len(self.F)
 
     def blocks(self, more=0):
-        size = max(1, int(self._rows.memory_limit / (self._rows.itemsize * (2 * self.D + more))))
+        size = block_size(self, more)
         for start in range(0, len(self.F), size):
             yield slice(start, start + size), self.F[start : start + size]
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
+from config import UserError
 from models.files import load_json, save_json, save_npy
 
 TOLERANCE = 1e-3  # of the logits that the layer reproduces, against the largest logit
@@ -26,21 +27,21 @@ class Points(NamedTuple):
 def head_of(model, layer=-1):
     """The linear layer by name or by its number among the linear layers, and its name.
 
-    Raises ValueError, with the names of the linear layers, where there is no such layer or it is not linear.
+    Raises UserError, with the names of the linear layers, where there is no such layer or it is not linear.
     """
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     known = ", ".join(linear) or "none"
     if isinstance(layer, int):
         names = list(linear)
         if not -len(names) <= layer < len(names):
-            raise ValueError(f"layer {layer} does not exist: the linear layers are {known}")
+            raise UserError(f"layer {layer} does not exist: the linear layers are {known}")
         name = names[layer]
         return linear[name], name
     modules = dict(model.named_modules())
     if layer not in modules:
-        raise ValueError(f"layer {layer!r} does not exist: the linear layers are {known}")
+        raise UserError(f"layer {layer!r} does not exist: the linear layers are {known}")
     if layer not in linear:
-        raise ValueError(
+        raise UserError(
             f"layer {layer!r} is {type(modules[layer]).__name__}, not linear: the linear layers are {known}"
         )
     return linear[layer], layer
@@ -80,7 +81,7 @@ class Features:
     def batches(self, loader):
         """(features (b,d), labels or None) for each batch of a loader, on the model's device, in evaluation mode.
 
-        Raises ValueError where the head is not the last operation of the model, or sees anything but one row a point.
+        Raises UserError where the head is not the last operation of the model, or sees anything but one row a point.
         """
         seen = []
         handle = self.head.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
@@ -101,20 +102,18 @@ class Features:
 
     def _check(self, seen, output):
         if len(seen) != 1:
-            raise ValueError(
-                f"layer {self.layer} ran {len(seen)} times in one pass of the model: explain another layer"
-            )
+            raise UserError(f"layer {self.layer} ran {len(seen)} times in one pass of the model: explain another layer")
         features, logits = seen[0]
         if features.ndim != 2:
-            raise ValueError(f"layer {self.layer} is given {tuple(features.shape)}: it must see one row for each point")
+            raise UserError(f"layer {self.layer} is given {tuple(features.shape)}: it must see one row for each point")
         if not isinstance(output, torch.Tensor) or output.numel() != logits.numel():
             shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-            raise ValueError(
+            raise UserError(
                 f"layer {self.layer} gives {tuple(logits.shape)} and the model {shape}: the layer must be its last one"
             )
         difference = float((output.reshape(logits.shape) - logits).abs().max())
         if not difference <= TOLERANCE * max(1.0, float(logits.abs().max())):
-            raise ValueError(
+            raise UserError(
                 f"the model's output differs from that of layer {self.layer} by {difference:.3g}: the layer must be "
                 "the last operation before the loss; give a model that returns logits, not probabilities"
             )
@@ -122,26 +121,26 @@ class Features:
     def collect(self, loader, cache=None):
         """`Points` of a loader, in its order. cache: a folder to keep them in, read instead where it is there already.
 
-        Raises ValueError for a loader that shuffles, or has no labels, and for a cache that was made with another
+        Raises UserError for a loader that shuffles, or has no labels, and for a cache that was made with another
         model, layer or loader.
         """
         if isinstance(loader, DataLoader):
             sampler = loader.batch_sampler.sampler if isinstance(loader.batch_sampler, BatchSampler) else loader.sampler
             if isinstance(sampler, RandomSampler):
-                raise ValueError("the loader shuffles: indices would mean nothing; give it shuffle=False")
+                raise UserError("the loader shuffles: indices would mean nothing; give it shuffle=False")
         first = next(self.batches(loader), None)
         if first is None:
-            raise ValueError("the loader has no batches: give at least one training point")
+            raise UserError("the loader has no batches: give at least one training point")
         if cache is not None and (Path(cache) / "settings.json").exists():
             return self._cached(Path(cache), first)
         features, labels = [], []
         for f, y in self.batches(loader):
             if y is None:
-                raise ValueError("the loader gives no labels: let it give (inputs, labels)")
+                raise UserError("the loader gives no labels: let it give (inputs, labels)")
             features.append(f.float().cpu() if f.dtype != torch.float64 else f.cpu())
             labels.append(torch.as_tensor(y).cpu())
         if not _same(features[0], first[0]):
-            raise ValueError(
+            raise UserError(
                 "two passes of the loader disagree: it shuffles or augments; give it a fixed order and input"
             )
         points = Points(torch.cat(features), torch.cat(labels), self.head.weight.detach(), self._bias())
@@ -170,13 +169,13 @@ class Features:
         known, mine = load_json(folder / "settings.json", "remove the cache"), self.settings()
         other = [name for name in mine if known.get(name) != mine[name]]
         if other:
-            raise ValueError(
+            raise UserError(
                 f"the cache {folder} was made with another {' and '.join(other)}: give another folder, or remove it"
             )
         points = load_points(folder)
         f = torch.from_numpy(np.array(points.features[: len(first[0])]))
         if not _same(f, first[0]):
-            raise ValueError(f"the cache {folder} was made with another loader: give another folder, or remove it")
+            raise UserError(f"the cache {folder} was made with another loader: give another folder, or remove it")
         return points
 
 
@@ -185,10 +184,10 @@ def _same(f, g):
 
 
 def load_points(folder):
-    """`Points` of a cache; the features stay on the disk. Raises ValueError where there is none."""
+    """`Points` of a cache; the features stay on the disk. Raises UserError where there is none."""
     folder = Path(folder)
     if not (folder / "settings.json").exists():
-        raise ValueError(f"{folder} holds no cache: make one with cache= first")
+        raise UserError(f"{folder} holds no cache: make one with cache= first")
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("labels", "weight")}
     features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
     bias = folder / "bias.npy"

@@ -58,3 +58,18 @@ class Expansion(Attributor):
     def newton_weights(self, F, rows):
         """H^-1 f_i r_i' (b,D,C) of the rows (slice) F (b,D), float64."""
         return self.solver.solve(F.double()[:, :, None] * self.R[rows].double()[:, None, :])
+
+
+def one_logit(method, F, y, theta, damping, rcond, **settings):
+    """A method's weights for a head theta (d,) of one logit without a bias, every product in float64.
+
+    Returns the explainer, the weights w_i (n,d) in the precision of F (n,d), and w_i f_i (n,) in float64, of all ranks.
+    """
+    more = {"damping": damping, "solver": "exact", "solver_settings": {"rcond": rcond}, "device": F.device}
+    explainer = method.from_arrays(F, y, theta, head="binary", precision=torch.float64, **more, **settings)
+    W, own, first = F.new_empty(explainer.rows.n, F.shape[1]), [], explainer.rows.first
+    for rows, w in explainer.weights():
+        w = w[:, :, 0]
+        W[rows] = w.to(F.dtype)
+        own.append((w * F[rows.start + first : rows.stop + first].double()).sum(1))
+    return explainer, ranks.gathered(W), ranks.gathered(torch.cat(own))

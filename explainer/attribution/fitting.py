@@ -2,6 +2,7 @@
 
 import torch
 
+from config import UserError
 from explainer.attribution import ranks
 from explainer.attribution.solvers import Curvature, solver_for
 
@@ -13,7 +14,7 @@ def fit_head(rows, Y, head, decay, tolerance=1e-9):
     """The head at its minimum, from its given parameters.
 
     rows: `Rows`. Y (n,C): targets, labels or probabilities, of this rank's rows. decay: >= 0, of all parameters, the
-    bias included. tolerance: of the gradient's largest entry. Raises ValueError where it does not get there: without
+    bias included. tolerance: of the gradient's largest entry. Raises UserError where it does not get there: without
     decay the minimum may not exist.
     """
     n = int(ranks.total(torch.tensor(len(rows), device=head.weight.device)))
@@ -40,7 +41,7 @@ def fit_head(rows, Y, head, decay, tolerance=1e-9):
         head, (value, P, gradient) = candidate, new
     worst = float(gradient.abs().max())
     if worst > max(1e3 * tolerance, 1e-6):
-        raise ValueError(f"the head's fit stopped at a gradient of {worst:.1e}: give more decay, or scale the features")
+        raise UserError(f"the head's fit stopped at a gradient of {worst:.1e}: give more decay, or scale the features")
     return head
 
 

@@ -12,6 +12,7 @@ points go at once.
 import numpy as np
 import torch
 
+from config import UserError
 from explainer.attribution import ranks
 from explainer.attribution.influence_function import InfluenceFunction
 
@@ -25,9 +26,9 @@ class GroupInfluence(InfluenceFunction):
         """Delta (D,C), how the head's parameters move when the points are removed; order as in `effect`."""
         picked = np.unique(np.atleast_1d(indices))
         if not len(picked) or picked.min() < 0 or picked.max() >= self.n or not np.issubdtype(picked.dtype, np.integer):
-            raise ValueError(f"indices: give numbers of training points, from 0 to {self.n - 1}, at least one")
+            raise UserError(f"indices: give numbers of training points, from 0 to {self.n - 1}, at least one")
         if order != "newton" and not (isinstance(order, int) and order >= 1):
-            raise ValueError(f'order is {order!r}: give 1, 2, … or "newton"')
+            raise UserError(f'order is {order!r}: give 1, 2, … or "newton"')
         own = picked[(picked >= self.rows.first) & (picked < self.rows.first + self.rows.n)] - self.rows.first
         F = self.rows.take(own.tolist()).double()
         rows = torch.as_tensor(own, device=self.device)
@@ -44,7 +45,7 @@ class GroupInfluence(InfluenceFunction):
             if float((delta - before).abs().max()) <= CONVERGED * float(delta.abs().max()):
                 return delta
         if order == "newton":
-            raise ValueError("the series does not converge: the points carry the head alone; add damping")
+            raise UserError("the series does not converge: the points carry the head alone; add damping")
         return delta
 
     def effect(self, indices, test, order=2):

@@ -18,6 +18,8 @@ gradient is orthogonal to it. `basis` spans the rest, in which H is regular if t
 import torch
 from torch.nn.functional import one_hot
 
+from config import UserError
+
 KINDS = ("binary", "multiclass", "multilabel")
 
 
@@ -33,26 +35,26 @@ class Head:
     def of(cls, weight, bias, labels, kind="auto", device="cpu"):
         """From arrays as nn.Linear and scikit-learn hold them: weight (C,d) or (d,), bias (C,) or None.
 
-        kind "auto": binary for one logit, multilabel for labels (n,C), else multiclass. Raises ValueError for arrays
+        kind "auto": binary for one logit, multilabel for labels (n,C), else multiclass. Raises UserError for arrays
         that do not fit.
         """
         weight = torch.atleast_2d(torch.as_tensor(weight)).detach().to(device, torch.float64)
         if weight.ndim != 2 or not weight.numel():
-            raise ValueError(f"the head's weight has the shape {tuple(weight.shape)}: give (classes, features)")
+            raise UserError(f"the head's weight has the shape {tuple(weight.shape)}: give (classes, features)")
         C = len(weight)
         if kind == "auto":
             kind = "binary" if C == 1 else "multilabel" if labels.ndim == 2 and labels.shape[1] == C else "multiclass"
         if kind not in KINDS:
-            raise ValueError(f"head is {kind!r}: give one of {', '.join(KINDS)}, or auto")
+            raise UserError(f"head is {kind!r}: give one of {', '.join(KINDS)}, or auto")
         if (kind == "binary") != (C == 1):
-            raise ValueError(f"head {kind} with {C} logits: a binary head has one, the others have several")
+            raise UserError(f"head {kind} with {C} logits: a binary head has one, the others have several")
         if bias is not None:
             bias = torch.as_tensor(bias).detach().to(device, torch.float64).reshape(-1)
             if len(bias) != C:
-                raise ValueError(f"the head has {C} logits and {len(bias)} biases: give as many")
+                raise UserError(f"the head has {C} logits and {len(bias)} biases: give as many")
             weight = torch.cat([weight, bias[:, None]], 1)
         if not torch.isfinite(weight).all():
-            raise ValueError("the head's weight holds numbers that are not finite: train the model again")
+            raise UserError("the head's weight holds numbers that are not finite: train the model again")
         return cls(weight.T.contiguous(), kind, bias is not None)
 
     def at(self, weight):
@@ -64,22 +66,22 @@ class Head:
         return Z.softmax(1) if self.kind == "multiclass" else Z.sigmoid()
 
     def targets(self, labels, dtype=torch.float64):
-        """Y (n,C) from labels (n,), or (n,C) of a multilabel head. Raises ValueError for labels of no class."""
+        """Y (n,C) from labels (n,), or (n,C) of a multilabel head. Raises UserError for labels of no class."""
         if self.kind == "multilabel":
             if labels.ndim != 2 or labels.shape[1] != self.C:
-                raise ValueError(f"labels have the shape {tuple(labels.shape)}: give (n, {self.C}) for this head")
+                raise UserError(f"labels have the shape {tuple(labels.shape)}: give (n, {self.C}) for this head")
             allowed = (labels == 0) | (labels == 1)
             wanted = "0 and 1"
         else:
             if labels.ndim == 2 and labels.shape[1] == 1:
                 labels = labels[:, 0]
             if labels.ndim != 1:
-                raise ValueError(f"labels have the shape {tuple(labels.shape)}: give one class for each point, (n,)")
+                raise UserError(f"labels have the shape {tuple(labels.shape)}: give one class for each point, (n,)")
             allowed = (labels >= 0) & (labels < self.classes) & (labels == labels.floor())
             wanted = f"whole numbers from 0 to {self.classes - 1}"
         if not allowed.all():
             row = int((~allowed).reshape(len(labels), -1).any(1).nonzero()[0, 0])
-            raise ValueError(f"the label of row {row} is {labels[row].tolist()}: give {wanted}")
+            raise UserError(f"the label of row {row} is {labels[row].tolist()}: give {wanted}")
         if self.kind == "multiclass":
             return one_hot(labels.long(), self.C).to(dtype)
         return labels.reshape(len(labels), self.C).to(dtype)

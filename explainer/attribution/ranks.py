@@ -11,6 +11,8 @@ import os
 import torch
 import torch.distributed as dist
 
+from config import UserError
+
 
 def begin(device="cpu"):
     """Join the other ranks where `torchrun` started this process; a context that leaves them at its end."""
@@ -62,8 +64,8 @@ def gathered(tensor):
 
 
 def agree(what, device="cpu"):
-    """Raise ValueError unless every rank says the same, a string such as the settings."""
+    """Raise UserError unless every rank says the same, a string such as the settings."""
     number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
     every = gathered(torch.tensor([number], device=device))
     if len(set(every.tolist())) > 1:
-        raise ValueError(f"the ranks disagree: rank {rank()} has {what}; give every rank the same model and arguments")
+        raise UserError(f"the ranks disagree: rank {rank()} has {what}; give every rank the same model and arguments")

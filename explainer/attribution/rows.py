@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from config import UserError
 from explainer.attribution import ranks
 
 MEMORY = 2**28  # bytes that a block and what is calculated from it may need
+BLOCK = 2**20  # entries of a block: larger ones gain nothing, and leave the processor's caches
 
 
 class Rows:
@@ -28,12 +30,12 @@ class Rows:
         self.parts, self.starts = _parts(source)
         self.total, width = self.starts[-1], self.parts[0].shape[1]
         if not self.total:
-            raise ValueError("got 0 rows of features: give at least one")
+            raise UserError("got 0 rows of features: give at least one")
         kind = (
             torch.from_numpy(np.empty(0, self.parts[0].dtype)).dtype if _numpy(self.parts[0]) else self.parts[0].dtype
         )
         if not kind.is_floating_point:
-            raise ValueError(f"features are {kind}: give float32 or float64")
+            raise UserError(f"features are {kind}: give float32 or float64")
         self.dtype = dtype or (torch.float64 if kind == torch.float64 else torch.float32)
         self.bias, self.device, self.memory_limit = bias, torch.device(device), memory_limit
         self.first, last = (0, self.total) if whole else ranks.share(self.total)
@@ -48,7 +50,7 @@ class Rows:
 
     def blocks(self, more=0):
         """(slice, block (b,D)) over the rows of this rank. more: entries per row that the caller needs beside them."""
-        size = max(1, int(self.memory_limit / (self.itemsize * (2 * self.D + more))))
+        size = block_size(self, more)
         for start in range(0, self.n, size):
             rows = slice(start, min(start + size, self.n))
             yield rows, self.block(rows)
@@ -74,12 +76,18 @@ class Rows:
             piece = self.parts[part][start - self.starts[part] : end - self.starts[part]]
             if _numpy(piece):
                 mapped = isinstance(piece, np.memmap)
-                piece = torch.from_numpy(np.array(piece) if mapped else np.ascontiguousarray(piece))
+                piece = torch.from_numpy(np.ascontiguousarray(piece) if piece.flags.writeable else np.array(piece))
                 if mapped:
                     _let_go(self.parts[part])
             blocks.append(piece)
             start, part = end, part + 1
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+def block_size(rows, more):
+    """Rows in a block; more: entries per row that are calculated from it."""
+    most = max(1, int(rows.memory_limit / (rows.itemsize * (2 * rows.D + more))))
+    return min(most, max(256, BLOCK // rows.D))
 
 
 def _numpy(part):
@@ -94,12 +102,12 @@ def _let_go(mapped):
 
 
 def opened(source):
-    """An array, or the memmap behind the path of a .npy file. Raises ValueError where it cannot be read."""
+    """An array, or the memmap behind the path of a .npy file. Raises UserError where it cannot be read."""
     if isinstance(source, (str, Path)):
         try:
             return np.load(source, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise ValueError(f"cannot read {source} ({error}): give a .npy file of numbers") from error
+            raise UserError(f"cannot read {source} ({error}): give a .npy file of numbers") from error
     return source.detach() if isinstance(source, torch.Tensor) else np.asanyarray(source)
 
 
@@ -108,14 +116,14 @@ def _parts(source):
     if isinstance(source, (str, Path)) and Path(source).is_dir():
         paths = sorted(Path(source).glob("*.npy"))
         if not paths:
-            raise ValueError(f"{source} holds no .npy files: give the folder of the shards")
+            raise UserError(f"{source} holds no .npy files: give the folder of the shards")
         parts, names = [opened(path) for path in paths], [path.name for path in paths]
     else:
         parts, names = [opened(source)], ["features"]
     for part, name in zip(parts, names):
         if part.ndim != 2:
-            raise ValueError(f"{name} has the shape {tuple(part.shape)}: give rows of features, (n, d)")
+            raise UserError(f"{name} has the shape {tuple(part.shape)}: give rows of features, (n, d)")
         if part.shape[1] != parts[0].shape[1]:
             widths = f"{part.shape[1]} features, {names[0]} has {parts[0].shape[1]}"
-            raise ValueError(f"{name} has {widths}: make every shard of one width")
+            raise UserError(f"{name} has {widths}: make every shard of one width")
     return parts, np.cumsum([0, *(len(part) for part in parts)]).tolist()

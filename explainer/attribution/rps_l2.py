@@ -9,6 +9,7 @@ and at its minimum Theta = sum_i f_i alpha_i', with alpha_i = -(p_i(Theta) - p_i
 
 import torch
 
+from config import UserError
 from explainer.attribution import ranks
 from explainer.attribution.base import Attributor, Queries, Term
 from explainer.attribution.fitting import fit_head
@@ -36,7 +37,7 @@ class RPSL2(Attributor):
 
     def _prepare(self, lmbd=0.003):
         if not 0 < lmbd < float("inf"):
-            raise ValueError(f"lmbd is {lmbd}: give a number above 0")
+            raise UserError(f"lmbd is {lmbd}: give a number above 0")
         P = self._probabilities(self.head).double()
         self.fitted = fit_head(self.rows, P, self.head, 2 * lmbd)
         self.alpha = alphas(self._probabilities(self.fitted).double(), P, lmbd, self.n)

@@ -12,6 +12,7 @@ The weights of all points sum to Theta_hat - H^-1 mean(f r'), the parameters of 
 the anchor, which leads back to Theta up to the square of the step where Theta is a stationary point of the loss.
 """
 
+from config import UserError
 from explainer.attribution.base import Queries
 from explainer.attribution.expansion import Expansion
 
@@ -33,7 +34,7 @@ class RPSLJE(Expansion):
 
     def _prepare(self, lr=0.01):
         if not 0 < lr < float("inf"):
-            raise ValueError(f"lr is {lr}: give a number above 0")
+            raise UserError(f"lr is {lr}: give a number above 0")
         start = self._probabilities(self.head)
         gradient = self._gradient(start - self.Y.to(start.dtype))
         self._expand(self.head.at(self.head.weight + lr * gradient))

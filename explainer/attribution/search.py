@@ -2,6 +2,8 @@
 
 import torch
 
+from config import UserError
+
 SAMPLE = 100  # test points on which the recall is measured
 
 
@@ -9,20 +11,18 @@ def approximate(explainer, F, classes, k, sign, search, probes=16, lists=None):
     """(values, indices, recall) of the k best training points by an inverted-file index over the vectors f_i c_i'.
 
     lists: cells of the index, the square root of n by default; probes: cells that are looked into.
-    Raises ValueError for an unknown search, methods of several terms, several ranks, and where faiss is missing.
+    Raises UserError for an unknown search, methods of several terms, several ranks, and where faiss is missing.
     """
     if search != "faiss":
-        raise ValueError(f"search is {search!r}: give exact or faiss")
+        raise UserError(f"search is {search!r}: give exact or faiss")
     try:
         import faiss
     except ImportError as error:
-        raise ValueError(
-            "search faiss needs the package faiss-cpu: pip install faiss-cpu, or search='exact'"
-        ) from error
+        raise UserError("search faiss needs the package faiss-cpu: pip install faiss-cpu, or search='exact'") from error
     from explainer.attribution import ranks
 
     if ranks.size() > 1 or len(explainer.terms) != 1:
-        raise ValueError("search faiss works on one rank and one checkpoint: take search='exact'")
+        raise UserError("search faiss works on one rank and one checkpoint: take search='exact'")
     queries = explainer._queries(F, classes)
     (side,), (term,) = queries.dense, explainer.terms
     V = side[0][:, :, None] * side[1][:, None, :] if isinstance(side, tuple) else side

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from config import UserError
 from explainer.attribution import ranks
 from explainer.last_layer import RCOND, inverse_hessian
 
@@ -27,7 +28,7 @@ class Curvature:
 
     def __init__(self, rows, P, head, damping=0.0):
         if not damping >= 0:
-            raise ValueError(f"damping is {damping}: give 0 or a number above it")
+            raise UserError(f"damping is {damping}: give 0 or a number above it")
         self.rows, self.P, self.head, self.damping = rows, P, head, damping
         self.Q = head.basis()
         self.D, self.C, self.K = head.D, head.C, self.Q.shape[1]
@@ -229,7 +230,7 @@ class ConjugateGradients(Solver):
             direction = residual + (new / rho.clamp_min(1e-300))[:, None, None] * direction
             rho = new
         worst = float((rho / (enough / self.tolerance**2).clamp_min(1e-300)).sqrt().max())
-        raise ValueError(
+        raise UserError(
             f"conjugate gradients: the residual is {worst:.1e} after {self.steps} steps, wanted {self.tolerance:.0e}; "
             "add damping, give more steps, or take another solver"
         )
@@ -249,9 +250,9 @@ class LiSSA(Solver):
     def __init__(self, curvature, depth=2000, repeats=4, batch=256, scale=None, seed=0):
         super().__init__(curvature)
         if not curvature.damping > 0:
-            raise ValueError("lissa needs damping above 0: its series does not end otherwise; give damping")
+            raise UserError("lissa needs damping above 0: its series does not end otherwise; give damping")
         if ranks.size() > 1:
-            raise ValueError("lissa runs on one rank: take another solver")
+            raise UserError("lissa runs on one rank: take another solver")
         self.depth, self.repeats, self.batch, self.seed = depth, repeats, min(batch, len(curvature.rows)), seed
         if scale is None:  # |S_i| <= 1/2 for softmax, 1/4 for a sigmoid
             bound = 0.5 if curvature.head.kind == "multiclass" else 0.25
@@ -273,7 +274,7 @@ class LiSSA(Solver):
                 X = V + X - (HX + c.damping * X) / self.scale
             result = result + X / self.scale
         if not torch.isfinite(result).all():
-            raise ValueError(f"lissa diverged with scale {self.scale:g}: give a larger scale")
+            raise UserError(f"lissa diverged with scale {self.scale:g}: give a larger scale")
         return result / self.repeats
 
 
@@ -377,7 +378,7 @@ def solver_for(curvature, solver="auto", **settings):
     """A solver by name, with its settings; "auto" picks by size, and logs which.
 
     exact up to D K = 6000; dual where there are fewer points than features and at most 6000 rows n K; else kronecker,
-    which is an approximation for several classes. Raises ValueError for an unknown name.
+    which is an approximation for several classes. Raises UserError for an unknown name.
     """
     if isinstance(solver, type) and issubclass(solver, Solver):
         return solver(curvature, **settings)
@@ -389,5 +390,5 @@ def solver_for(curvature, solver="auto", **settings):
             solver = "exact" if size <= LARGEST_EXACT else "kronecker"
         log.info("solver: %s, for a head of %d x %d and %d points", solver, curvature.D, curvature.C, curvature.n)
     if solver not in SOLVERS:
-        raise ValueError(f"solver is {solver!r}: give one of auto, {', '.join(SOLVERS)}")
+        raise UserError(f"solver is {solver!r}: give one of auto, {', '.join(SOLVERS)}")
     return SOLVERS[solver](curvature, **settings)

@@ -9,6 +9,7 @@ import contextlib
 
 import torch
 
+from config import UserError
 from explainer.attribution.base import Attributor, Queries, Term
 from explainer.attribution.collect import Features, Points
 from explainer.attribution.heads import Head
@@ -45,7 +46,7 @@ class TracIn(Attributor):
         """As of `Attributor`, with a list of features, weights and biases, one for each checkpoint, or one of each."""
         several = isinstance(features, (list, tuple))
         if several and not len(features) == len(weight) == len(bias or features) > 0:
-            raise ValueError(f"got {len(features)} features and {len(weight)} weights: give one for each checkpoint")
+            raise UserError(f"got {len(features)} features and {len(weight)} weights: give one for each checkpoint")
         F, W, b = (features, weight, bias or [None] * len(weight)) if several else ([features], [weight], [bias])
         points = [Points(f, labels, w, c) for f, w, c in zip(F, W, b)]
         self = cls.__new__(cls)
@@ -57,9 +58,7 @@ class TracIn(Attributor):
         rates = torch.as_tensor(learning_rates, dtype=torch.float64).reshape(-1)
         rates = rates.expand(1 + len(more)) if len(rates) == 1 else rates
         if len(rates) != 1 + len(more) or not (rates > 0).all():
-            raise ValueError(
-                f"learning_rates: give one above 0 for each of {1 + len(more)} checkpoints, or one for all"
-            )
+            raise UserError(f"learning_rates: give one above 0 for each of {1 + len(more)} checkpoints, or one for all")
         self.rates, self.heads, self.terms = rates.tolist(), [self.head], []
         own_rows = [self.rows]
         for points in more:
@@ -77,7 +76,7 @@ class TracIn(Attributor):
 
     @property
     def parameters(self):
-        raise ValueError("TracIn is no decomposition: its scores sum to no parameters")
+        raise UserError("TracIn is no decomposition: its scores sum to no parameters")
 
     def _test(self, test, target):
         """The features at every checkpoint, side by side (m, checkpoints x D)."""
@@ -87,7 +86,7 @@ class TracIn(Attributor):
                 return torch.cat(parts, 1), self._classes(parts[0], None, target)
             F, classes = super()._test(test, target)
             if len(self.terms) > 1:
-                raise ValueError(f"give a list of features, one for each of {len(self.terms)} checkpoints")
+                raise UserError(f"give a list of features, one for each of {len(self.terms)} checkpoints")
             return F, classes
         parts, classes = [], None
         for state in self.checkpoints:
@@ -112,7 +111,7 @@ class TracIn(Attributor):
         return result
 
     def logits(self, test):
-        raise ValueError("TracIn has a head at every checkpoint: ask the model for its logits")
+        raise UserError("TracIn has a head at every checkpoint: ask the model for its logits")
 
     @contextlib.contextmanager
     def _as(self, state):
@@ -134,7 +133,7 @@ def _loaded(checkpoint):
     try:
         return torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"cannot read the checkpoint {checkpoint} ({error}): give a state dict") from error
+        raise UserError(f"cannot read the checkpoint {checkpoint} ({error}): give a state dict") from error
 
 
 def _copy(bias):
