@@ -57,8 +57,9 @@ def device(name="auto"):
     """The torch device called `name`; "auto" is CUDA where there is one, else the CPU."""
     import torch  # here, so that commands that need no tensors start fast
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto":  # under torchrun each process has a GPU of its own
+        index = int(os.environ.get("LOCAL_RANK", 0))
+        return torch.device("cuda", index) if torch.cuda.is_available() else torch.device("cpu")
     try:
         chosen = torch.device(name)
     except RuntimeError:

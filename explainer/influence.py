@@ -48,7 +48,7 @@ def influence_function(
     """
     check_head(F, y)
     explainer, W, own = one_logit(InfluenceFunction, F, y, theta, damping, rcond)
-    self_influence = -own * ranks.gathered(explainer.R)[:, 0]
+    self_influence = -own * ranks.gathered(explainer.residuals(slice(0, explainer.rows.n)))[:, 0]
     return Weights(W, self_influence.to(F.dtype), explainer.parameters[:, 0])
 
 

@@ -3,13 +3,15 @@
 python scripts/benchmark.py explainers    RPS-LJE at the size of the paper's LSTM: n = 17,500, d = 512
 python scripts/benchmark.py cnn           training ResNet-20: images per second, and the accuracy over three seeds
 python scripts/benchmark.py rnn           training the LSTM at full scale: reviews and tokens per second
+python scripts/benchmark.py attribution   the library: self-influence and top 5, n = 10,000 and 50,000, d = 64 and 512
+python scripts/benchmark.py scale         the library on a million points that lie on the disk
 """
 
-from benchmarks import cnn, explainers, rnn
+from benchmarks import attribution, cnn, explainers, rnn, scale
 
 from config import ArgumentParser, run_command
 
-BENCHMARKS = {"explainers": explainers, "cnn": cnn, "rnn": rnn}
+BENCHMARKS = {"explainers": explainers, "cnn": cnn, "rnn": rnn, "attribution": attribution, "scale": scale}
 
 
 def main():

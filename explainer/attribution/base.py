@@ -1,6 +1,7 @@
 """Attributor: what all methods share. A method says how its scores are made; this class knows all the rest."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,16 +15,17 @@ from explainer.attribution.rows import MEMORY, Rows, block_size, opened
 from explainer.attribution.search import approximate
 from explainer.attribution.solvers import Curvature, solver_for
 from explainer.attribution.topk import Running, TopK
+from explainer.attribution.trees import TreeHead
 from models.files import replacing
 
 TARGETS = ("predicted", "label")
 
 
 class Term(NamedTuple):
-    """One sum of the scores: score(t, i) = <f_i c_i', V_t>, with coefficients c (n,C) over `rows`."""
+    """One sum of the scores: score(t, i) = <f_i c_i', V_t>, over `rows`. coefficients(slice): c (b,C) of some."""
 
     rows: Rows
-    coefficients: torch.Tensor
+    coefficients: Callable
 
 
 class Queries(NamedTuple):
@@ -58,6 +60,7 @@ class Attributor(ABC):
 
     method: str
     unit: str
+    trees = None  # of a tree model
 
     def __init__(self, model, loader, layer=-1, *, cache=None, device=None, **options):
         self.features = Features(model, layer)
@@ -92,6 +95,20 @@ class Attributor(ABC):
         X = np.asarray(X, dtype=np.float64)
         return cls.from_arrays(X, labels, estimator.coef_, np.reshape(estimator.intercept_, -1), **options)
 
+    @classmethod
+    def from_trees(cls, model, X, y, **options):
+        """From an additive tree model and its training data: see `explainer.attribution.trees`.
+
+        y holds the classes 0, 1, …, or those of a scikit-learn model. Test points are rows like those of X.
+        """
+        if hasattr(model, "classes_"):
+            y = np.searchsorted(model.classes_, np.asarray(y))
+        head = TreeHead(model, X)
+        self = cls.__new__(cls)
+        self.features, self.trees = None, head
+        self._begin(Points(head.features(X), y, head.weight, head.bias), **options)
+        return self
+
     def _begin(
         self,
         points,
@@ -121,11 +138,10 @@ class Attributor(ABC):
         if len(labels) != self.rows.total:
             raise UserError(f"got {self.rows.total} rows of features and {len(labels)} labels: give as many of each")
         self.labels, self.n = labels, self.rows.total
-        own = labels[self.rows.first : self.rows.first + self.rows.n]
-        self.Y = self.head.targets(labels)[self.rows.first : self.rows.first + self.rows.n]
+        self.head.check(labels)
         if self.head.kind != "multilabel" and len(torch.unique(labels)) < 2:
             raise UserError(f"every label is {labels.flatten()[0].item()}: give points of two classes at least")
-        self.own_labels, self.damping, self.seed = own, damping, seed
+        self.damping, self.seed = damping, seed
         self._solver, self._samples = (solver, solver_settings or {}), n_samples_for_hessian
         options = (
             f"{type(self).__name__} {self.n} {self.head.kind} {tuple(self.head.weight.shape)} {damping} {settings}"
@@ -158,26 +174,33 @@ class Attributor(ABC):
 
     # What methods are made of.
 
-    def _probabilities(self, head):
-        """P (n,C) of this rank's rows at a head, in the rows' precision. Raises UserError for features not finite."""
-        P = torch.empty(self.rows.n, head.C, dtype=self.rows.dtype, device=self.device)
-        weight = head.weight.to(self.rows.dtype)
-        for rows, F in self.rows.blocks(2 * head.C):
+    def _targets(self, rows):
+        """Y (b,C) of a slice of this rank's rows, float64."""
+        return self.head.targets(self.labels[self.rows.first + rows.start : self.rows.first + rows.stop])
+
+    def _directions(self, rows):
+        """The logit of every point's own label, (b,C); of a multilabel head +1 for its labels and -1 for the others."""
+        Y = self._targets(rows)
+        return Y if self.head.kind == "multiclass" else 2 * Y - 1
+
+    def _at(self, head, source=None):
+        """P (n,C) of this rank's rows at a head, and the mean gradient (D,C) there over all ranks, float64.
+
+        Raises UserError for features not finite.
+        """
+        source = source or self.rows
+        P = torch.empty(source.n, head.C, dtype=source.dtype, device=self.device)
+        gradient, weight = torch.zeros_like(head.weight), head.weight.to(source.dtype)
+        for rows, F in source.blocks(4 * head.C):
             Z = F @ weight
             if not torch.isfinite(Z).all():
                 bad = ~torch.isfinite(F).all(1)
                 row = int((bad if bad.any() else ~torch.isfinite(Z).all(1)).nonzero()[0, 0])
-                row += rows.start + self.rows.first
+                row += rows.start + source.first
                 raise UserError(f"the features of row {row} are not finite: mend or leave out that point")
             P[rows] = head.probabilities(Z)
-        return P
-
-    def _gradient(self, R):
-        """The mean gradient (D,C) of residuals R (n,C), over all ranks, float64."""
-        result = torch.zeros(self.head.D, self.head.C, dtype=torch.float64, device=self.device)
-        for rows, F in self.rows.blocks(self.head.C):
-            result += (F.T @ R[rows].to(F.dtype)).double()
-        return ranks.total(result) / self.n
+            gradient += (F.T @ (P[rows] - self._targets(rows).to(F.dtype))).double()
+        return P, ranks.total(gradient) / self.n
 
     def _solver_at(self, P, head):
         """The solver with the Hessian at a head with probabilities P (n,C)."""
@@ -202,6 +225,10 @@ class Attributor(ABC):
     @abstractmethod
     def _own(self, F, rows):
         """`self_influence` of the rows (slice) F (b,D), (b,)."""
+
+    def suspicion(self):
+        """How suspicious the label of every training point is, (n,): the larger, the more; as the papers order them."""
+        return np.abs(self.self_influence())
 
     def influence(self, test, target="predicted", out=None):
         """Scores of every training point for every test point.
@@ -282,7 +309,7 @@ class Attributor(ABC):
         for parts in zip(*streams):
             total = None
             for (rows, F), term, side in zip(parts, self.terms, sides):
-                c = term.coefficients[rows].to(dtype)
+                c = term.coefficients(rows).to(dtype)
                 if isinstance(side, tuple):
                     scores = side[0] @ F.T
                     scores *= c.T if C == 1 and bool((side[1] == 1).all()) else side[1] @ c.T
@@ -306,7 +333,9 @@ class Attributor(ABC):
         labels = None
         if isinstance(test, tuple) and len(test) == 2:
             test, labels = test
-        if _is_loader(test):
+        if self.trees is not None:
+            test = self.trees.features(test)
+        elif _is_loader(test):
             if self.features is None:
                 raise UserError("this explainer was made from arrays: give features (m, d) instead of a loader")
             parts = list(self.features.batches(test))

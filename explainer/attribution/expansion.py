@@ -17,15 +17,17 @@ class LeaveOneOut(NamedTuple):
 
 
 class Expansion(Attributor):
-    """An `Attributor` with an expansion: `center`, a Head; P and R = P - Y (n,C) there; and `solver`, with H there."""
+    """An `Attributor` with an expansion: a Head, `center`; P (n,C), the mean gradient, and `solver`, with H, there."""
 
     def _expand(self, center):
         self.center = center
-        self.P = self._probabilities(center)
-        self.R = self.P - self.Y.to(self.P.dtype)
-        self.gradient = self._gradient(self.R)  # (D,C)
+        self.P, self.gradient = self._at(center)
         self.solver = self._solver_at(self.P, center)
-        self.terms = [Term(self.rows, self.R)]
+        self.terms = [Term(self.rows, self.residuals)]
+
+    def residuals(self, rows):
+        """R = P - Y (b,C) of a slice of this rank's rows, in their precision."""
+        return self.P[rows] - self._targets(rows).to(self.P.dtype)
 
     @property
     def parameters(self):
@@ -44,7 +46,7 @@ class Expansion(Attributor):
         newton = solver.solve((self.gradient + self.damping * head.weight)[None])[0]
         for rows, F in self.rows.blocks(8 * head.C * head.C):
             Q = solver.leverage(F) / self.n
-            f, P, R = F.double(), self.P[rows].double(), self.R[rows].double()
+            f, P, R = F.double(), self.P[rows].double(), self.residuals(rows).double()
             S = head.curvature(P, torch.eye(head.C, dtype=P.dtype, device=P.device))
             u = f @ newton - torch.einsum("bce,be->bc", Q, R)
             identity = torch.eye(head.C, dtype=P.dtype, device=P.device)
@@ -57,7 +59,7 @@ class Expansion(Attributor):
 
     def newton_weights(self, F, rows):
         """H^-1 f_i r_i' (b,D,C) of the rows (slice) F (b,D), float64."""
-        return self.solver.solve(F.double()[:, :, None] * self.R[rows].double()[:, None, :])
+        return self.solver.solve(F.double()[:, :, None] * self.residuals(rows).double()[:, None, :])
 
 
 def one_logit(method, F, y, theta, damping, rcond, **settings):

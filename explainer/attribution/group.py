@@ -32,8 +32,8 @@ class GroupInfluence(InfluenceFunction):
         own = picked[(picked >= self.rows.first) & (picked < self.rows.first + self.rows.n)] - self.rows.first
         F = self.rows.take(own.tolist()).double()
         rows = torch.as_tensor(own, device=self.device)
-        P, R = self.P[rows].double(), self.R[rows].double()
-        g = ranks.total(F.T @ R)
+        P = self.P[rows].double()
+        g = ranks.total(F.T @ (P - self.head.targets(self.labels[rows + self.rows.first])))
 
         def step(delta):
             curved = F.T @ self.head.curved(P, F @ delta)

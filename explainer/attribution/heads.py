@@ -65,25 +65,26 @@ class Head:
         """P (n,C) from the logits Z (n,C)."""
         return Z.softmax(1) if self.kind == "multiclass" else Z.sigmoid()
 
-    def targets(self, labels, dtype=torch.float64):
-        """Y (n,C) from labels (n,), or (n,C) of a multilabel head. Raises UserError for labels of no class."""
+    def check(self, labels):
+        """Raise UserError for labels that are not (n,) classes, or (n,C) zeros and ones of a multilabel head."""
         if self.kind == "multilabel":
             if labels.ndim != 2 or labels.shape[1] != self.C:
                 raise UserError(f"labels have the shape {tuple(labels.shape)}: give (n, {self.C}) for this head")
             allowed = (labels == 0) | (labels == 1)
             wanted = "0 and 1"
         else:
-            if labels.ndim == 2 and labels.shape[1] == 1:
-                labels = labels[:, 0]
-            if labels.ndim != 1:
+            if labels.ndim != 1 and labels.shape[1:] != (1,):
                 raise UserError(f"labels have the shape {tuple(labels.shape)}: give one class for each point, (n,)")
             allowed = (labels >= 0) & (labels < self.classes) & (labels == labels.floor())
             wanted = f"whole numbers from 0 to {self.classes - 1}"
         if not allowed.all():
             row = int((~allowed).reshape(len(labels), -1).any(1).nonzero()[0, 0])
             raise UserError(f"the label of row {row} is {labels[row].tolist()}: give {wanted}")
+
+    def targets(self, labels, dtype=torch.float64):
+        """Y (n,C) from labels (n,), or (n,C) of a multilabel head."""
         if self.kind == "multiclass":
-            return one_hot(labels.long(), self.C).to(dtype)
+            return one_hot(labels.reshape(len(labels)).long(), self.C).to(dtype)
         return labels.reshape(len(labels), self.C).to(dtype)
 
     def predicted(self, Z):

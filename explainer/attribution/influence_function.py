@@ -29,7 +29,7 @@ class InfluenceFunction(Expansion):
         return Queries([V], f.new_zeros(len(F)))
 
     def _own(self, F, rows):
-        R = self.R[rows]
+        R = self.residuals(rows)
         return self.solver.quadratic(F, R, R).double() / self.n
 
     def weights(self):

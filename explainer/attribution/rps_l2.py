@@ -38,10 +38,10 @@ class RPSL2(Attributor):
     def _prepare(self, lmbd=0.003):
         if not 0 < lmbd < float("inf"):
             raise UserError(f"lmbd is {lmbd}: give a number above 0")
-        P = self._probabilities(self.head).double()
+        P = self._at(self.head)[0].double()
         self.fitted = fit_head(self.rows, P, self.head, 2 * lmbd)
-        self.alpha = alphas(self._probabilities(self.fitted).double(), P, lmbd, self.n)
-        self.terms = [Term(self.rows, self.alpha)]
+        self.alpha = alphas(self._at(self.fitted)[0].double(), P, lmbd, self.n)
+        self.terms = [Term(self.rows, lambda rows: self.alpha[rows])]
 
     @property
     def parameters(self):
@@ -54,9 +54,13 @@ class RPSL2(Attributor):
         return Queries([(F, self.head.directions(classes))], F.new_zeros(len(F)))
 
     def _own(self, F, rows):
-        Y = self.Y[rows]
-        E = Y if self.head.kind == "multiclass" else 2 * Y - 1
-        return (self.alpha[rows] * E).sum(1) * F.double().square().sum(1)
+        return (self.alpha[rows] * self._directions(rows)).sum(1) * F.double().square().sum(1)
+
+    def suspicion(self):
+        alpha = self.alpha.abs()
+        if self.head.kind == "multiclass":
+            alpha = alpha * self._targets(slice(0, self.rows.n))
+        return ranks.gathered(alpha.sum(1)).cpu().numpy()
 
     def weights(self):
         """W_i = f_i alpha_i' in blocks: (slice of the training points, (b,D,C)), float64."""

@@ -35,8 +35,7 @@ class RPSLJE(Expansion):
     def _prepare(self, lr=0.01):
         if not 0 < lr < float("inf"):
             raise UserError(f"lr is {lr}: give a number above 0")
-        start = self._probabilities(self.head)
-        gradient = self._gradient(start - self.Y.to(start.dtype))
+        _, gradient = self._at(self.head)
         self._expand(self.head.at(self.head.weight + lr * gradient))
 
     def _queries(self, F, classes):
@@ -46,14 +45,9 @@ class RPSLJE(Expansion):
         return Queries([-V / self.n], constant)
 
     def _own(self, F, rows):
-        E = self._label_directions(rows)
+        E = self._directions(rows)
         own = ((F.double() @ self.center.weight) * E).sum(1)
-        return (own - self.solver.quadratic(F, self.R[rows], E).double()) / self.n
-
-    def _label_directions(self, rows):
-        """The logit of every point's own label, (b,C); of a multilabel head +1 for its labels and -1 for the others."""
-        Y = self.Y[rows]
-        return Y if self.head.kind == "multiclass" else 2 * Y - 1
+        return (own - self.solver.quadratic(F, self.residuals(rows), E).double()) / self.n
 
     def weights(self):
         """W_i in blocks: (slice of the training points, (b,D,C)), float64."""

@@ -29,7 +29,7 @@ def approximate(explainer, F, classes, k, sign, search, probes=16, lists=None):
     V = (sign * V.transpose(1, 2).reshape(len(F), -1)).float().cpu().numpy()
     vectors = torch.cat(
         [
-            (term.coefficients[rows].to(f.dtype)[:, :, None] * f[:, None, :]).flatten(1).float()
+            (term.coefficients(rows).to(f.dtype)[:, :, None] * f[:, None, :]).flatten(1).float()
             for rows, f in term.rows.blocks()
         ]
     )

@@ -67,12 +67,11 @@ class TracIn(Attributor):
             )
             self.heads.append(head)
             own_rows.append(self._rows(points.features, self.rows.dtype, self.rows.memory_limit))
-        first = self.rows
         for rows, head in zip(own_rows, self.heads):
-            self.rows = rows  # that the probabilities are of
-            P = self._probabilities(head)
-            self.terms.append(Term(rows, P - self.Y.to(P.dtype)))
-        self.rows = first
+            self.terms.append(Term(rows, self._residuals(self._at(head, rows)[0])))
+
+    def _residuals(self, P):
+        return lambda rows: P[rows] - self._targets(rows).to(P.dtype)
 
     @property
     def parameters(self):
@@ -106,7 +105,7 @@ class TracIn(Attributor):
     def _own(self, F, rows):
         result = 0.0
         for eta, term in zip(self.rates, self.terms):
-            f, r = term.rows.block(rows).double(), term.coefficients[rows].double()
+            f, r = term.rows.block(rows).double(), term.coefficients(rows).double()
             result = result + eta * f.square().sum(1) * r.square().sum(1)
         return result
 

@@ -8,13 +8,13 @@ probability  f_it = sigmoid(leaf value of tree t), head weight 1 and -(T-1)/2 on
 margin       f_it = leaf value of tree t, head weight 1 and the base margin on the constant: equal to the prediction.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 import xgboost as xgb
 from scipy.special import expit, logit
 
+from explainer.attribution.trees import leaf_values
 from models.files import replacing
 from models.outputs import SavedOutputs
 
@@ -46,15 +46,6 @@ def predict(booster, X):
 def accuracy(probability, y):
     """The share of points whose predicted class is their label."""
     return float(np.mean((probability > 0.5) == (y == 1)))
-
-
-def leaf_values(booster, X):
-    """The value of the leaf that each row reaches in each tree, (n,T), from one pass over the trees."""
-    leaves = booster.predict(xgb.DMatrix(X), pred_leaf=True).astype(np.int64)
-    trees = json.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]["model"]["trees"]
-    # a leaf keeps its value where an inner node keeps its threshold
-    values = [np.array(tree["split_conditions"], np.float32)[leaves[:, t]] for t, tree in enumerate(trees)]
-    return np.stack(values, axis=1)
 
 
 def features(booster, X, kind):

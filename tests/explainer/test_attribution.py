@@ -173,7 +173,7 @@ def fitted(kind, C, decay, n=80, seed=3):
     """A problem whose head is at the minimum of its mean loss with decay."""
     problem = Problem(kind, C, n=n, seed=seed)
     explainer = InfluenceFunction.from_arrays(*problem.arrays, damping=decay)
-    head = fit_head(explainer.rows, explainer.Y, explainer.head, decay)
+    head = fit_head(explainer.rows, explainer.head.targets(explainer.labels), explainer.head, decay)
     problem.weight, problem.bias = head.weight[:-1].T.contiguous(), head.weight[-1]
     problem.arrays = problem.F, problem.y, problem.weight, problem.bias
     return problem
@@ -183,7 +183,9 @@ def refitted(problem, kept, decay):
     """The logits of all points from the head refitted on some of them, the penalty as in the sum over all."""
     arrays = problem.F[kept], problem.y[kept], problem.weight, problem.bias
     explainer = InfluenceFunction.from_arrays(*arrays, damping=decay)
-    head = fit_head(explainer.rows, explainer.Y, explainer.head, decay * problem.n / int(kept.sum()))
+    head = fit_head(
+        explainer.rows, explainer.head.targets(explainer.labels), explainer.head, decay * problem.n / int(kept.sum())
+    )
     return problem.features(problem.F) @ head.weight
 
 

@@ -1,0 +1,147 @@
+"""Additive tree models as a linear head: exact features, so that the decomposition reproduces the model's margin.
+
+A boosted model's margin is a constant plus one leaf value per tree, so the leaf values are a last hidden layer (n,d)
+under a head of ones and zeros: tree t adds to the logit of the class that it was grown for. Supported: XGBoost (Booster
+and the scikit-learn classes), LightGBM, scikit-learn's GradientBoostingClassifier and HistGradientBoostingClassifier.
+
+A random forest (RandomForestClassifier, ExtraTreesClassifier) averages probabilities: its margin is here taken as
+z_c = C p_c - 1, of the class c of C, the first-order expansion of log(C p_c) where all classes are equally likely; for
+two classes z_1 - z_0 = 4 (p_1 - 1/2). Its features are each tree's p_c.
+
+Every head is checked against the model's own margin on the rows that it is made with.
+"""
+
+import json
+
+import numpy as np
+
+from config import UserError
+
+TOLERANCE = 1e-5  # of the margin, against the largest margin: float32 sums over many trees
+
+
+class TreeHead:
+    """A tree model's features and head. weight (C,d), bias (C,), as `Attributor.from_arrays` takes them."""
+
+    def __init__(self, model, X):
+        """X: rows that the head is checked on, such as the training data.
+
+        Raises UserError for models that are not supported, and where the trees do not sum to the model's margin, as
+        with DART's dropped trees.
+        """
+        self.model = _plain(model)
+        self._leaves = _reader(self.model)
+        F, groups = self._leaves(X)
+        margin = np.asarray(margins(self.model, X), np.float64)
+        C = margin.shape[1]
+        scale = C / self._count(groups, C) if _forest(self.model) else 1.0
+        self.weight = scale * (groups[None, :] == np.arange(C)[:, None]).astype(np.float64)
+        rest = margin - F @ self.weight.T
+        self.bias = np.median(rest, 0)
+        worst = np.abs(rest - self.bias).max()
+        if not worst <= TOLERANCE * max(1.0, np.abs(margin).max()):
+            raise UserError(
+                f"the trees do not sum to the margin of {type(model).__name__}: they differ by up to {worst:.2g}; "
+                "only plain additive trees have exact features"
+            )
+
+    @staticmethod
+    def _count(groups, C):
+        return len(groups) // C
+
+    def features(self, X):
+        """The features (n,d) of rows X, float64."""
+        return self._leaves(X)[0]
+
+
+def _plain(model):
+    """The booster behind the scikit-learn classes of XGBoost and LightGBM, or the model itself."""
+    kind = type(model).__module__.partition(".")[0]
+    if kind == "xgboost" and hasattr(model, "get_booster"):
+        return model.get_booster()
+    if kind == "lightgbm" and hasattr(model, "booster_"):
+        return model.booster_
+    return model
+
+
+def _forest(model):
+    return type(model).__name__ in ("RandomForestClassifier", "ExtraTreesClassifier")
+
+
+def _reader(model):
+    """The function that reads a model's leaves: X -> features (n,d), and the class (d,) that each adds to."""
+    kind, name = type(model).__module__.partition(".")[0], type(model).__name__
+    if kind == "xgboost":
+        return lambda X: _xgboost(model, X)
+    if kind == "lightgbm":
+        return lambda X: _lightgbm(model, X)
+    if _forest(model):
+        return lambda X: _votes(model, X)
+    if kind == "sklearn" and hasattr(model, "staged_decision_function"):
+        return lambda X: _stages(model, X)
+    raise UserError(
+        f"{name} is not supported: give a model of XGBoost or LightGBM, or a GradientBoosting, HistGradientBoosting, "
+        "RandomForest or ExtraTrees classifier of scikit-learn"
+    )
+
+
+def margins(model, X):
+    """The model's own margin (n,C), C = 1 for two classes (a random forest: C = 2)."""
+    model = _plain(model)
+    kind = type(model).__module__.partition(".")[0]
+    if kind == "xgboost":
+        import xgboost
+
+        found = model.predict(xgboost.DMatrix(X), output_margin=True)
+    elif kind == "lightgbm":
+        found = model.predict(X, raw_score=True)
+    elif _forest(model):
+        found = len(model.classes_) * model.predict_proba(X) - 1
+    else:
+        found = model.decision_function(X)
+    return found.reshape(len(found), -1)
+
+
+def leaf_values(booster, X):
+    """XGBoost: the value of the leaf that each row reaches in each tree, (n,T), from one pass over the trees."""
+    import xgboost
+
+    leaves = booster.predict(xgboost.DMatrix(X), pred_leaf=True).astype(np.int64).reshape(len(X), -1)
+    trees = _saved(booster)["trees"]
+    # a leaf keeps its value where an inner node keeps its threshold
+    values = [np.array(tree["split_conditions"], np.float32)[leaves[:, t]] for t, tree in enumerate(trees)]
+    return np.stack(values, axis=1)
+
+
+def _saved(booster):
+    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+    found = learner["gradient_booster"]
+    if "model" not in found:
+        raise UserError(f"XGBoost's booster {found.get('name')} is no plain additive model: train gbtree")
+    return found["model"]
+
+
+def _xgboost(booster, X):
+    return leaf_values(booster, X).astype(np.float64), np.array(_saved(booster)["tree_info"])
+
+
+def _lightgbm(booster, X):
+    leaves = np.asarray(booster.predict(X, pred_leaf=True)).reshape(len(X), -1)
+    columns = []
+    for t, column in enumerate(leaves.T):
+        reached, where = np.unique(column, return_inverse=True)
+        columns.append(np.array([booster.get_leaf_output(t, int(leaf)) for leaf in reached])[where])
+    return np.stack(columns, 1), np.arange(leaves.shape[1]) % booster.num_model_per_iteration()
+
+
+def _stages(model, X):
+    """What each stage adds to each class, from the differences of the staged margins; the first has the prior in it."""
+    stages = [stage.reshape(len(X), -1) for stage in model.staged_decision_function(X)]
+    steps = np.diff(np.stack([np.zeros_like(stages[0]), *stages]), axis=0)  # (T,n,C)
+    T, n, C = steps.shape
+    return steps.transpose(1, 0, 2).reshape(n, T * C), np.tile(np.arange(C), T)
+
+
+def _votes(model, X):
+    shares = np.stack([tree.predict_proba(np.asarray(X)) for tree in model.estimators_], 1)  # (n,T,C)
+    return shares.reshape(len(shares), -1), np.tile(np.arange(shares.shape[2]), shares.shape[1])

@@ -1,0 +1,75 @@
+"""Trees as features: they sum to the model's margin, of every supported library."""
+
+import numpy as np
+import pytest
+import xgboost
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
+from sklearn.svm import SVC
+
+from explainer.attribution import RPSLJE, InfluenceFunction
+from explainer.attribution.trees import TreeHead, margins
+
+
+def lightgbm(**options):
+    module = pytest.importorskip("lightgbm", reason="lightgbm is an optional package: pip install lightgbm")
+    return module.LGBMClassifier(verbose=-1, **options)
+
+
+MODELS = {
+    "xgboost": lambda: xgboost.XGBClassifier(n_estimators=7, max_depth=3),
+    "xgboost forest": lambda: xgboost.XGBRFClassifier(n_estimators=7, max_depth=3),
+    "lightgbm": lambda: lightgbm(n_estimators=7),
+    "gradient boosting": lambda: GradientBoostingClassifier(n_estimators=7),
+    "histogram boosting": lambda: HistGradientBoostingClassifier(max_iter=7),
+    "random forest": lambda: RandomForestClassifier(n_estimators=7, max_depth=4),
+    "extra trees": lambda: ExtraTreesClassifier(n_estimators=7, max_depth=4),
+}
+
+
+def table(classes):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 5))
+    z = X[:, 0] + X[:, 1] ** 2 + 0.3 * rng.normal(size=200)
+    return X, np.searchsorted(np.quantile(z, np.arange(1, classes) / classes), z)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_trees_sum_to_the_margin(name, classes):
+    X, y = table(classes)
+    model = MODELS[name]().fit(X[:150], y[:150])
+    head = TreeHead(model, X[:150])
+    found = head.features(X[150:]) @ head.weight.T + head.bias  # of rows that it was not checked on
+    np.testing.assert_allclose(found, margins(model, X[150:]), rtol=1e-5, atol=1e-6)
+    explainer = RPSLJE.from_trees(model, X[:150], y[:150], damping=0.01)
+    np.testing.assert_allclose(explainer.logits(X[150:]), margins(model, X[150:]), rtol=1e-5, atol=1e-6)
+    if "forest" not in name and "extra" not in name:
+        agreeing = (explainer.top_k(X[150:], 3).classes == model.predict(X[150:])).mean()
+        assert agreeing == 1.0
+
+
+def test_names_of_classes_and_a_booster_of_its_own():
+    X, y = table(2)
+    model = GradientBoostingClassifier(n_estimators=5).fit(X, np.array(["no", "yes"])[y])
+    named = InfluenceFunction.from_trees(model, X, np.array(["no", "yes"])[y], damping=0.01).self_influence()
+    plain = InfluenceFunction.from_trees(GradientBoostingClassifier(n_estimators=5).fit(X, y), X, y, damping=0.01)
+    np.testing.assert_allclose(named, plain.self_influence(), rtol=1e-6)
+    booster = xgboost.train({"objective": "binary:logistic", "base_score": 0.3}, xgboost.DMatrix(X, label=y), 5)
+    head = TreeHead(booster, X)
+    assert head.bias == pytest.approx([np.log(0.3 / 0.7)], abs=1e-6) and head.features(X).shape == (200, 5)
+
+
+def test_models_without_exact_features_are_refused():
+    X, y = table(2)
+    with pytest.raises(ValueError, match="SVC is not supported: give a model of XGBoost"):
+        TreeHead(SVC().fit(X, y), X)
+    dart = xgboost.train(
+        {"objective": "binary:logistic", "booster": "dart", "rate_drop": 0.9}, xgboost.DMatrix(X, label=y), 9
+    )
+    with pytest.raises(ValueError, match="dart is no plain additive model|do not sum to the margin"):
+        TreeHead(dart, X)
