@@ -49,7 +49,7 @@ def test_margins_are_reproduced_by_their_last_layer(chain):
 def test_the_library_example_runs(chain, monkeypatch):
     root, _ = chain
     monkeypatch.setattr("config.PROJECT_ROOT", root)
-    (block,) = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.S | re.M)
+    block, *_ = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.S | re.M)
     scope = {}
     with pytest.warns(match="H has rank"):
         exec(block, scope)
