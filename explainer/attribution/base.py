@@ -292,29 +292,35 @@ class Attributor(ABC):
     def _best(self, F, classes, k, sign):
         queries = self._queries(F, classes)
         running = Running(len(F), k, self.rows.dtype, self.device)
-        for first, scores in self._scores(queries, constant=False):
-            running.add(scores if sign > 0 else -scores, first)
+        for first, scores in self._scores(queries, constant=False, reuse=True):
+            running.add(scores if sign > 0 else scores.neg_(), first)
         values, indices = running.of_all_ranks()
         return sign * values + queries.constant[:, None].to(values.dtype), indices
 
-    def _scores(self, queries, constant=True):
-        """(first row, scores (m,b)) over blocks of this rank's training points."""
+    def _scores(self, queries, constant=True, reuse=False):
+        """(first row, scores (m,b)) over blocks of this rank's training points.
+
+        reuse: every block is written over the one before, which saves the system half of the time.
+        """
         m, C = len(queries.constant), self.head.C
         dtype = self.rows.dtype
         sides = [
             tuple(x.to(dtype) for x in side) if isinstance(side, tuple) else side.to(dtype) for side in queries.dense
         ]
         sides = [side if isinstance(side, tuple) else side.transpose(1, 2).reshape(m, -1) for side in sides]
-        streams = [term.rows.blocks(3 * m + self.head.D * C) for term in self.terms]
+        streams, buffer = [term.rows.blocks(m) for term in self.terms], None
         for parts in zip(*streams):
             total = None
             for (rows, F), term, side in zip(parts, self.terms, sides):
                 c = term.coefficients(rows).to(dtype)
                 if isinstance(side, tuple):
-                    scores = side[0] @ F.T
-                    scores *= c.T if C == 1 and bool((side[1] == 1).all()) else side[1] @ c.T
+                    scores = (side[0] @ F.T).mul_(side[1] @ c.T)
                 else:
-                    scores = side @ (c * F if C == 1 else (c[:, :, None] * F[:, None, :]).flatten(1)).T
+                    vectors = c * F if C == 1 else (c[:, :, None] * F[:, None, :]).flatten(1)
+                    if buffer is None and reuse:
+                        buffer = torch.empty(m, len(F), dtype=dtype, device=F.device)
+                    fits = buffer is not None and total is None and buffer.shape[1] == len(F)
+                    scores = torch.mm(side, vectors.T, out=buffer if fits else None)
                 total = scores if total is None else total + scores
             if constant:
                 total = total + queries.constant[:, None].to(dtype)

@@ -25,8 +25,8 @@ class InfluenceFunction(Expansion):
     def _queries(self, F, classes):
         f = F.double()
         r = self.head.residuals(self.head.probabilities(f @ self.head.weight), classes)
-        V = self.solver.solve(f[:, :, None] * r[:, None, :]) / self.n
-        return Queries([V], f.new_zeros(len(F)))
+        V = self.solver.solve(f[:, :, None] * r[:, None, :])
+        return Queries([V.div_(self.n)], f.new_zeros(len(F)))
 
     def _own(self, F, rows):
         R = self.residuals(rows)

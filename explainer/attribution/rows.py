@@ -15,7 +15,7 @@ from config import UserError
 from explainer.attribution import ranks
 
 MEMORY = 2**28  # bytes that a block and what is calculated from it may need
-BLOCK = 2**20  # entries of a block: larger ones gain nothing, and leave the processor's caches
+BLOCK = 2**20  # entries of a block, and of what is calculated from it: larger ones leave the processor's caches
 
 
 class Rows:
@@ -87,7 +87,7 @@ class Rows:
 def block_size(rows, more):
     """Rows in a block; more: entries per row that are calculated from it."""
     most = max(1, int(rows.memory_limit / (rows.itemsize * (2 * rows.D + more))))
-    return min(most, max(256, BLOCK // rows.D))
+    return min(most, max(256, BLOCK // max(rows.D, more)))
 
 
 def _numpy(part):

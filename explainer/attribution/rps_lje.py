@@ -39,14 +39,13 @@ class RPSLJE(Expansion):
         self._expand(self.head.at(self.head.weight + lr * gradient))
 
     def _queries(self, F, classes):
-        E = self.head.directions(classes)
-        V = self.solver.solve(F.double()[:, :, None] * E[:, None, :])
-        constant = ((F.double() @ self.center.weight) * E).sum(1) / self.n
-        return Queries([-V / self.n], constant)
+        f, E = F.double(), self.head.directions(classes)
+        constant = ((f @ self.center.weight) * E).sum(1) / self.n
+        return Queries([self.solver.solve(f[:, :, None] * E[:, None, :]).div_(-self.n)], constant)
 
     def _own(self, F, rows):
         E = self._directions(rows)
-        own = ((F.double() @ self.center.weight) * E).sum(1)
+        own = ((F @ self.center.weight.to(F.dtype)).double() * E).sum(1)
         return (own - self.solver.quadratic(F, self.residuals(rows), E).double()) / self.n
 
     def weights(self):

@@ -120,7 +120,10 @@ class Exact(Solver):
         self._factors = {}
 
     def solve(self, V):
-        c, VQ = self.curvature, V.double() @ self.curvature.Q  # (k,D,K)
+        c = self.curvature
+        if c.C == 1:
+            return self.inverses[0].solve(V[:, :, 0].double())[:, :, None]
+        VQ = V.double() @ c.Q  # (k,D,K)
         if len(self.inverses) > 1:
             solved = torch.stack([inverse.solve(VQ[:, :, a]) for a, inverse in enumerate(self.inverses)], 2)
         else:

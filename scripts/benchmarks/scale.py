@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.measure import peak_memory, seconds
+from benchmarks.measure import peak_memory, resident, seconds
 from config import at_least_one
 from explainer.attribution import InfluenceFunction
 from explainer.attribution.rows import Rows
@@ -60,20 +60,20 @@ def ours(source, labels, theta, F_test):
 def run(options):
     F_test = torch.randn(options.m, options.d, generator=torch.Generator().manual_seed(99))
     print(f"d = {options.d}, {options.m:,} test points, top {K}, float32 shards, {torch.get_num_threads()} threads")
-    print("| n | data, MB | bare products, s | ours, s | ratio | s per 100,000 points | peak memory, MB |")
+    print("| n | data, MB | bare products, s | ours, s | ratio | s per 100,000 points | peak of the process, MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as temporary:
         for n in options.n:
             folder = Path(options.folder or temporary) / f"{n}x{options.d}"
             labels, theta = made(folder, n, options.d)
             given = folder, labels, theta, F_test
-            memory = peak_memory(ours, *given)  # this first reading warms the disk's cache for both
+            measured = peak_memory(ours, *given) is not None  # this first reading warms the disk's cache for both
+            peak = f"{resident('VmHWM') / 1e6:.0f}" if measured else "–"
             times = {bare: [], ours: []}
             for _ in range(options.repeats):
                 for function in times:
                     times[function].append(seconds(function, *given)[0])
             b, o = (statistics.median(times[function]) for function in (bare, ours))
-            peak = "–" if memory is None else f"{memory / 1e6:.0f}"
             size = n * options.d * 4 / 1e6
             print(f"| {n:,} | {size:.0f} | {b:.2f} | {o:.2f} | {o / b:.2f} | {o / n * 1e5:.2f} | {peak} |", flush=True)
             if not options.folder:
