@@ -28,7 +28,7 @@ class Evaluation:
             raise UserError(f"decay is {decay}: give a number above 0, so that every refit has a minimum")
         self.F, self.F_test = (torch.as_tensor(np.asarray(F)).double() for F in (features, test_features))
         self.labels, self.classes = torch.as_tensor(labels), torch.as_tensor(classes).long()
-        self.decay, self.n = decay, len(self.F)
+        self.decay, self.n, self._refits = decay, len(self.F), {}
         C = int(self.labels.max()) + 1
         kind, logits = ("binary", 1) if C == 2 else ("multiclass", C)
         start = Head.of(torch.zeros(logits, self.F.shape[1]), torch.zeros(logits), self.labels, kind)
@@ -52,12 +52,19 @@ class Evaluation:
         Y = head.directions(self.classes) if head.kind == "multiclass" else self.classes.double()[:, None]
         return -np.array([float(head.loss(z[None], y[None])) for z, y in zip(Z, Y)])
 
+    def refit(self, kept, decay):
+        """The head fitted to some of the training points; kept, so that every method is measured by the same refits."""
+        key = np.asarray(kept).tobytes(), decay
+        if key not in self._refits:
+            self._refits[key] = self._fit(kept, decay, self.head)
+        return self._refits[key]
+
     def without(self, groups, unit):
         """How much every test point's support falls without each group of training points, (groups,m)."""
         whole, falls = self.support(self.head, unit), []
         for group in groups:
             kept = np.setdiff1d(np.arange(self.n), group)
-            falls.append(whole - self.support(self._fit(kept, self.decay * self.n / len(kept), self.head), unit))
+            falls.append(whole - self.support(self.refit(kept, self.decay * self.n / len(kept)), unit))
         return np.stack(falls)
 
     def _scores(self, explainer):
@@ -82,7 +89,7 @@ class Evaluation:
         for _ in range(number):
             half = np.sort(generator.choice(self.n, self.n // 2, replace=False))
             predicted.append(scores[:, half].sum(1))
-            happened.append(self.support(self._fit(half, self.decay, self.head), explainer.unit))
+            happened.append(self.support(self.refit(half, self.decay), explainer.unit))
         ranked = [rankdata(np.stack(x, 1), axis=1) for x in (predicted, happened)]
         return _mean_correlation(*ranked)
 

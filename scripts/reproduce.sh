@@ -73,7 +73,7 @@ if [ "$full" ]; then
 fi
 
 step "notebooks"
-notebooks="dataset_debugging/*.ipynb models/Xgboost/experiments/*.ipynb"
+notebooks="explainer/*.ipynb dataset_debugging/*.ipynb models/Xgboost/experiments/*.ipynb"
 data=${RPS_LJE_DATA:-data}
 if [ -d "$data/train" ] || [ -d "$data/cifar10_images" ] || [ -d "$data/cifar-10-batches-py" ]; then
     notebooks="$notebooks models/CNN/experiments/*.ipynb"

@@ -28,6 +28,9 @@ SMALL = {
     "benchmark.py explainers": "--n 500 --d 16 --repeats 1",
     "benchmark.py cnn": "--num_of_samples 60 --epochs 1 --seeds 1",
     "benchmark.py rnn": "--num_of_samples 100 --max_length 30 --hidden_dim 8 --seconds 0.2 --evaluated 10",
+    "benchmark.py attribution": "--n 1000 --d 16 --m 50 --repeats 1",
+    "benchmark.py scale": "--n 3000 --d 16 --m 50 --repeats 1",
+    "evaluate_explanations.py": "--tests 20 --number 5 --halves 5",
     "RNN/train.py": "--num_of_samples 200 --max_length 60 --hidden_dim 8 --epochs 2",
     "experiment_dataset_debugging_rnn.py": "--num_of_run 1 --num_of_samples 60 --max_length 30 --hidden_dim 4 "
     "--epochs 1 --retrain_epochs 1 --average_over_runs 1",

@@ -355,3 +355,54 @@ class _Shuffling:
     def __iter__(self):
         order = torch.randperm(50, generator=self.generator)
         return iter([(self.data[0][order], self.data[1][order])])
+
+
+def test_an_approximate_search_says_how_much_it_finds():
+    pytest.importorskip("faiss", reason="faiss is an optional package: pip install faiss-cpu")
+    problem = Problem("multiclass", 3, n=2000, d=8, m=50)
+    for method in METHODS:
+        explainer = method.from_arrays(*problem.arrays)
+        for order in ("descending", "ascending"):
+            exact = explainer.top_k(problem.F_test, 5, order=order)
+            all_cells = explainer.top_k(
+                problem.F_test, 5, order=order, search="faiss", search_settings={"lists": 8, "probes": 8}
+            )
+            assert exact.recall is None and all_cells.recall > 0.99
+            np.testing.assert_allclose(all_cells.values, exact.values, rtol=1e-3, atol=1e-5)
+            few = explainer.top_k(
+                problem.F_test, 5, order=order, search="faiss", search_settings={"lists": 40, "probes": 1}
+            )
+            found = (exact.indices[:, :, None] == few.indices[:, None, :]).any(2).mean()
+            assert few.recall == pytest.approx(found) and few.recall < 1
+
+
+DISAGREEING = """
+import os, torch
+from explainer.attribution import InfluenceFunction, ranks
+with ranks.begin():
+    F = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    weight = torch.ones(1, 3) * (1 + int(os.environ["RANK"]))
+    try:
+        InfluenceFunction.from_arrays(F, torch.arange(20) % 2, weight)
+    except ValueError as error:
+        print(f"said: {error}")
+"""
+
+
+def test_ranks_that_disagree_say_so(tmp_path):
+    script = tmp_path / "disagreeing.py"
+    script.write_text(DISAGREEING)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    done = subprocess.run([*launcher, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.stdout.count("said: the ranks disagree: rank") == 2, done.stderr
+    assert "give every rank the same model and arguments" in done.stdout
+
+
+@pytest.mark.parametrize("method", [*METHODS, GroupInfluence])
+def test_what_is_given_is_never_changed(method):
+    problem = Problem("multiclass", 3)
+    before = [array.clone() for array in (*problem.arrays, problem.F_test)]
+    explainer = method.from_arrays(*problem.arrays)
+    explainer.self_influence(), explainer.top_k(problem.F_test, 5, order="ascending")
+    list(explainer.influence(problem.F_test))
+    assert all(torch.equal(a, b) for a, b in zip(before, (*problem.arrays, problem.F_test)))
