@@ -230,6 +230,14 @@ class Attributor(ABC):
         """How suspicious the label of every training point is, (n,): the larger, the more; as the papers order them."""
         return np.abs(self.self_influence())
 
+    def most_suspicious(self, k=10):
+        """The k training points whose labels are the most suspicious, and how much: (indices (k,), suspicion (k,))."""
+        if not 1 <= k <= self.n:
+            raise UserError(f"k is {k}: give 1 to {self.n}, the number of training points")
+        suspicion = self.suspicion()
+        indices = np.argsort(-suspicion, kind="stable")[:k]
+        return indices, suspicion[indices]
+
     def influence(self, test, target="predicted", out=None):
         """Scores of every training point for every test point.
 

@@ -220,3 +220,29 @@ def test_group_influence_is_a_refit_without_the_group(kind, C):
     theta, G = explainer.head.weight.reshape(-1), problem.gradients(explainer.head.weight.reshape(-1))
     moved = inverse(problem.hessian(theta, decay)) @ G[7] / problem.n
     np.testing.assert_allclose(single, problem.features(problem.F[:3]) @ moved.reshape(-1, C), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "C"), [("binary", 1), ("multiclass", 3), ("multilabel", 2)])
+def test_logits_are_reproduced_where_the_head_is_stationary(kind, C):
+    problem = Problem(kind, C, n=300)  # random labels: no decay is needed for a minimum
+    start = InfluenceFunction.from_arrays(*problem.arrays)
+    head = fit_head(start.rows, start.head.targets(start.labels), start.head, 0.0, tolerance=1e-13)
+    explainer = RPSLJE.from_arrays(problem.F, problem.y, head.weight[:-1].T, head.weight[-1], lr=0.01)
+    sums = sum(weights.sum(0) for _, weights in explainer.weights())
+    torch.testing.assert_close(explainer.parameters, sums, rtol=1e-10, atol=1e-12)
+    logits = problem.features(problem.F_test) @ head.weight
+    np.testing.assert_allclose(explainer.reproduced_logits(problem.F_test), logits, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(explainer.logits(problem.F_test), logits, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", [RPSLJE, RPSL2, InfluenceFunction])
+def test_the_most_suspicious_are_the_first_of_the_order(problem, method):
+    explainer = method.from_arrays(*problem.arrays)
+    indices, suspicion = explainer.most_suspicious(7)
+    every = explainer.suspicion()
+    np.testing.assert_array_equal(indices, np.argsort(-every, kind="stable")[:7])
+    np.testing.assert_array_equal(suspicion, every[indices])
+    if method is not RPSL2:
+        np.testing.assert_allclose(every, np.abs(explainer.self_influence()))
+    with pytest.raises(ValueError, match="k is 61: give 1 to 60"):
+        explainer.most_suspicious(61)
