@@ -1,42 +1,21 @@
 """Attributor: what all methods share. A method says how its scores are made; this class knows all the rest."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from config import UserError
 from explainer.attribution import ranks
-from explainer.attribution.collect import Features, Points, load_points
+from explainer.attribution.collect import Features, Points, load_points, numbered
 from explainer.attribution.heads import Head
-from explainer.attribution.rows import MEMORY, Rows, block_size, opened
+from explainer.attribution.rows import MEMORY, Rows, Taken, opened
+from explainer.attribution.scores import save_blocks, score_blocks
 from explainer.attribution.search import approximate
 from explainer.attribution.solvers import Curvature, solver_for
 from explainer.attribution.topk import Running, TopK
 from explainer.attribution.trees import TreeHead
-from models.files import replacing
-
-TARGETS = ("predicted", "label")
-
-
-class Term(NamedTuple):
-    """One sum of the scores: score(t, i) = <f_i c_i', V_t>, over `rows`. coefficients(slice): c (b,C) of some."""
-
-    rows: Rows
-    coefficients: Callable
-
-
-class Queries(NamedTuple):
-    """The test points' side of the scores, one V for each term.
-
-    dense: V (m,D,C) for each term, or, where every V_t is f_t a_t', the pairs (f (m,D), a (m,C)). constant (m,): added
-    to every score of a test point.
-    """
-
-    dense: list
-    constant: torch.Tensor
 
 
 class Attributor(ABC):
@@ -89,9 +68,7 @@ class Attributor(ABC):
         """From a fitted linear classifier of scikit-learn, such as LogisticRegression, and its training data."""
         if not hasattr(estimator, "coef_"):
             raise UserError(f"{type(estimator).__name__} has no coef_: give a fitted linear classifier")
-        labels = np.searchsorted(estimator.classes_, np.asarray(y))
-        if not np.array_equal(estimator.classes_[np.minimum(labels, len(estimator.classes_) - 1)], np.asarray(y)):
-            raise UserError(f"y holds labels that are not of {list(estimator.classes_)}: give those it was fitted on")
+        labels = numbered(estimator.classes_, y)
         X = np.asarray(X, dtype=np.float64)
         return cls.from_arrays(X, labels, estimator.coef_, np.reshape(estimator.intercept_, -1), **options)
 
@@ -102,7 +79,7 @@ class Attributor(ABC):
         y holds the classes 0, 1, …, or those of a scikit-learn model. Test points are rows like those of X.
         """
         if hasattr(model, "classes_"):
-            y = np.searchsorted(model.classes_, np.asarray(y))
+            y = numbered(model.classes_, y)
         head = TreeHead(model, X)
         self = cls.__new__(cls)
         self.features, self.trees = None, head
@@ -126,9 +103,7 @@ class Attributor(ABC):
         **settings,
     ):
         self.device = torch.device(device)
-        labels = torch.as_tensor(
-            np.array(opened(points.labels)) if not torch.is_tensor(points.labels) else points.labels
-        )
+        labels = points.labels if torch.is_tensor(points.labels) else torch.as_tensor(np.array(opened(points.labels)))
         labels = labels.detach().to(self.device)
         labels = labels.long() if labels.dtype == torch.bool else labels
         dropped = None if intercept else points.bias
@@ -210,7 +185,7 @@ class Attributor(ABC):
                 raise UserError(f"n_samples_for_hessian is {self._samples}: give 1 to {self.n}")
             wanted = max(1, round(self._samples * self.rows.n / self.n))
             picked = np.sort(np.random.default_rng([self.seed, ranks.rank()]).permutation(self.rows.n)[:wanted])
-            rows = _Taken(self.rows, picked)
+            rows = Taken(self.rows, picked)
             P = P[torch.as_tensor(picked, device=P.device)]
         name, settings = self._solver
         return solver_for(Curvature(rows, P, head, self.damping), name, **settings)
@@ -250,18 +225,7 @@ class Attributor(ABC):
         blocks = self._blocks(F, classes)
         if out is None:
             return blocks
-        if ranks.rank() == 0:
-            with replacing(out) as temporary:
-                file = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(F), self.n))
-                start = 0
-                for block in blocks:
-                    file[start : start + len(block)] = block
-                    start += len(block)
-                file.flush()
-                del file
-        else:
-            for _ in blocks:
-                pass
+        save_blocks(out, blocks, (len(F), self.n))
         return np.load(out, mmap_mode="r") if ranks.rank() == 0 else None
 
     def _blocks(self, F, classes):
@@ -269,7 +233,7 @@ class Attributor(ABC):
         for start in range(0, len(F), step):
             some = slice(start, start + step)
             queries = self._queries(F[some], classes[some])
-            parts = torch.cat([scores for _, scores in self._scores(queries)], 1)
+            parts = torch.cat([scores for _, scores in score_blocks(self.terms, queries)], 1)
             yield ranks.gathered(parts.T.contiguous()).T.cpu().numpy()
 
     def top_k(self, test, k=5, target="predicted", order="descending", search="exact", search_settings=None):
@@ -300,39 +264,10 @@ class Attributor(ABC):
     def _best(self, F, classes, k, sign):
         queries = self._queries(F, classes)
         running = Running(len(F), k, self.rows.dtype, self.device)
-        for first, scores in self._scores(queries, constant=False, reuse=True):
+        for first, scores in score_blocks(self.terms, queries, constant=False, reuse=True):
             running.add(scores if sign > 0 else scores.neg_(), first)
         values, indices = running.of_all_ranks()
         return sign * values + queries.constant[:, None].to(values.dtype), indices
-
-    def _scores(self, queries, constant=True, reuse=False):
-        """(first row, scores (m,b)) over blocks of this rank's training points.
-
-        reuse: every block is written over the one before, which saves the system half of the time.
-        """
-        m, C = len(queries.constant), self.head.C
-        dtype = self.rows.dtype
-        sides = [
-            tuple(x.to(dtype) for x in side) if isinstance(side, tuple) else side.to(dtype) for side in queries.dense
-        ]
-        sides = [side if isinstance(side, tuple) else side.transpose(1, 2).reshape(m, -1) for side in sides]
-        streams, buffer = [term.rows.blocks(m) for term in self.terms], None
-        for parts in zip(*streams):
-            total = None
-            for (rows, F), term, side in zip(parts, self.terms, sides):
-                c = term.coefficients(rows).to(dtype)
-                if isinstance(side, tuple):
-                    scores = (side[0] @ F.T).mul_(side[1] @ c.T)
-                else:
-                    vectors = c * F if C == 1 else (c[:, :, None] * F[:, None, :]).flatten(1)
-                    if buffer is None and reuse:
-                        buffer = torch.empty(m, len(F), dtype=dtype, device=F.device)
-                    fits = buffer is not None and total is None and buffer.shape[1] == len(F)
-                    scores = torch.mm(side, vectors.T, out=buffer if fits else None)
-                total = scores if total is None else total + scores
-            if constant:
-                total = total + queries.constant[:, None].to(dtype)
-            yield self.rows.first + parts[0][0].start, total
 
     def logits(self, test):
         """The head's logits (m,C) of test points, from its given parameters."""
@@ -352,42 +287,18 @@ class Attributor(ABC):
         elif _is_loader(test):
             if self.features is None:
                 raise UserError("this explainer was made from arrays: give features (m, d) instead of a loader")
-            parts = list(self.features.batches(test))
-            if not parts:
-                raise UserError("the loader has no batches: give at least one test point")
-            test = torch.cat([f for f, _ in parts])
-            if labels is None and parts[0][1] is not None:
-                labels = torch.cat([torch.as_tensor(y).to(self.device) for _, y in parts])
+            test, own = self.features.together(test)
+            labels = own if labels is None else labels
         rows = self._rows(test, self.rows.dtype, self.rows.memory_limit, whole=True)
         F = torch.cat([block for _, block in rows.blocks()])
         bad = ~torch.isfinite(F).all(1)
         if bad.any():
             raise UserError(f"the features of test point {int(bad.nonzero()[0, 0])} are not finite: leave it out")
-        return F, self._classes(F, labels, target)
+        return F, None if target is None else self._explained(F, labels, target)
 
-    def _classes(self, F, labels, target):
-        """The class that is explained for each of the test points F (m,D)."""
-        if target is None:
-            return None
-        if isinstance(target, str):
-            if target not in TARGETS:
-                raise UserError(f"target is {target!r}: give {', '.join(TARGETS)}, or classes")
-            if target == "predicted":
-                Z = F.double() @ self.head.weight
-                return self.head.predicted(Z if self._dropped is None else Z + self._dropped)
-            if labels is None:
-                raise UserError('target is "label", and the test points have none: give (features, labels)')
-            if self.head.kind == "multilabel":
-                raise UserError("a test point has many labels: give the target as one class for each")
-            target = labels
-        classes = torch.as_tensor(target).to(self.device).reshape(-1)
-        classes = classes.expand(len(F)) if len(classes) == 1 else classes
-        limit = self.head.classes
-        if len(classes) != len(F) or classes.min() < 0 or classes.max() >= limit or (classes != classes.long()).any():
-            raise UserError(
-                f"target: give a class from 0 to {limit - 1} for each of {len(F)} test points, or one for all"
-            )
-        return classes.long()
+    def _explained(self, F, labels, target):
+        Z = F.double() @ self.head.weight
+        return self.head.explained(Z if self._dropped is None else Z + self._dropped, labels, target)
 
     def __repr__(self):
         kind = f"{self.head.kind} head {self.head.D} x {self.head.C}"
@@ -395,28 +306,6 @@ class Attributor(ABC):
         return f"{type(self).__name__}({self.n} points, {kind}{f', solver {solver.name}' if solver else ''})"
 
 
-class _Taken:
-    """Some of the rows, in memory, as `Rows` gives them."""
-
-    def __init__(self, rows, indices):
-        self.F, self.dtype, self.D = rows.take(indices), rows.dtype, rows.D
-        self.memory_limit, self.itemsize = rows.memory_limit, rows.itemsize
-
-    def __len__(self):
-        return len(self.F)
-
-    def blocks(self, more=0):
-        size = block_size(self, more)
-        for start in range(0, len(self.F), size):
-            yield slice(start, start + size), self.F[start : start + size]
-
-    def take(self, indices):
-        return self.F[torch.as_tensor(indices)]
-
-
 def _is_loader(test):
-    return (
-        not isinstance(test, (torch.Tensor, np.ndarray, str))
-        and hasattr(test, "__iter__")
-        and not hasattr(test, "shape")
-    )
+    array = isinstance(test, (torch.Tensor, np.ndarray, str, Path)) or hasattr(test, "shape")
+    return hasattr(test, "__iter__") and not array

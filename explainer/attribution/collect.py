@@ -148,6 +148,14 @@ class Features:
             self._keep(Path(cache), points)
         return points
 
+    def together(self, loader):
+        """(features (m,d), labels (m,) or None) of all points of a loader, on the model's device."""
+        parts = list(self.batches(loader))
+        if not parts:
+            raise UserError("the loader has no batches: give at least one point")
+        labels = None if parts[0][1] is None else torch.cat([torch.as_tensor(y) for _, y in parts])
+        return torch.cat([f for f, _ in parts]), labels
+
     def _bias(self):
         return None if self.head.bias is None else self.head.bias.detach()
 
@@ -192,3 +200,12 @@ def load_points(folder):
     features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
     bias = folder / "bias.npy"
     return Points(features, arrays["labels"], arrays["weight"], np.load(bias) if bias.exists() else None)
+
+
+def numbered(classes, y):
+    """The numbers 0, 1, … of labels y among the classes of a scikit-learn model. Raises UserError for others."""
+    classes, y = np.asarray(classes), np.asarray(y)
+    labels = np.searchsorted(classes, y)
+    if not np.array_equal(classes[np.minimum(labels, len(classes) - 1)], y):
+        raise UserError(f"y holds labels that are not of {list(classes)}: give those it was fitted on")
+    return labels

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from explainer.attribution import ranks
-from explainer.attribution.base import Attributor, Term
+from explainer.attribution.base import Attributor
+from explainer.attribution.scores import Term
 
 
 class LeaveOneOut(NamedTuple):

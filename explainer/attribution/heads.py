@@ -21,6 +21,7 @@ from torch.nn.functional import one_hot
 from config import UserError
 
 KINDS = ("binary", "multiclass", "multilabel")
+TARGETS = ("predicted", "label")
 
 
 class Head:
@@ -90,6 +91,30 @@ class Head:
     def predicted(self, Z):
         """The predicted class (n,) of logits (n,C); of a multilabel head the most probable label."""
         return (Z[:, 0] > 0).long() if self.kind == "binary" else Z.argmax(1)
+
+    def explained(self, Z, labels, target):
+        """The classes (m,) that are explained of test points with logits Z (m,C) and labels (m,) or None.
+
+        target: "predicted", "label", one class, or a class for each.
+        """
+        m = len(Z)
+        if isinstance(target, str):
+            if target not in TARGETS:
+                raise UserError(f"target is {target!r}: give {', '.join(TARGETS)}, or classes")
+            if target == "predicted":
+                return self.predicted(Z)
+            if labels is None:
+                raise UserError('target is "label", and the test points have none: give (features, labels)')
+            if self.kind == "multilabel":
+                raise UserError("a test point has many labels: give the target as one class for each")
+            target = labels
+        classes = torch.as_tensor(target).to(Z.device).reshape(-1)
+        classes = classes.expand(m) if len(classes) == 1 else classes
+        if len(classes) != m or ((classes < 0) | (classes >= self.classes) | (classes != classes.long())).any():
+            raise UserError(
+                f"target: give a class from 0 to {self.classes - 1} for each of {m} test points, or one for all"
+            )
+        return classes.long()
 
     def directions(self, classes, dtype=torch.float64):
         """The class's logit as a direction (m,C) in the logits: its unit vector; for a binary head +1 or -1."""

@@ -5,8 +5,8 @@ Removing training point i moves the minimizer Theta of the mean loss, to first o
     -W_i,        W_i = -H^-1 f_i r_i' / n,  (D,C),        r_i = p_i - y_i and H at Theta.
 """
 
-from explainer.attribution.base import Queries
 from explainer.attribution.expansion import Expansion
+from explainer.attribution.scores import Queries
 
 
 class InfluenceFunction(Expansion):

@@ -127,3 +127,24 @@ def _parts(source):
             widths = f"{part.shape[1]} features, {names[0]} has {parts[0].shape[1]}"
             raise UserError(f"{name} has {widths}: make every shard of one width")
     return parts, np.cumsum([0, *(len(part) for part in parts)]).tolist()
+
+
+class Taken:
+    """Some of the rows, held in memory, as `Rows` gives them."""
+
+    def __init__(self, rows, indices):
+        self.F, self.dtype, self.D = rows.take(indices), rows.dtype, rows.D
+        self.memory_limit, self.itemsize = rows.memory_limit, rows.itemsize
+
+    def __len__(self):
+        return len(self.F)
+
+    def blocks(self, more=0):
+        """As `Rows.blocks`."""
+        size = block_size(self, more)
+        for start in range(0, len(self.F), size):
+            yield slice(start, start + size), self.F[start : start + size]
+
+    def take(self, indices):
+        """As `Rows.take`."""
+        return self.F[torch.as_tensor(indices)]

@@ -11,8 +11,9 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
-from explainer.attribution.base import Attributor, Queries, Term
+from explainer.attribution.base import Attributor
 from explainer.attribution.fitting import fit_head
+from explainer.attribution.scores import Queries, Term
 
 
 def alphas(fitted, P, lmbd, n):

@@ -13,8 +13,8 @@ the anchor, which leads back to Theta up to the square of the step where Theta i
 """
 
 from config import UserError
-from explainer.attribution.base import Queries
 from explainer.attribution.expansion import Expansion
+from explainer.attribution.scores import Queries
 
 
 class RPSLJE(Expansion):

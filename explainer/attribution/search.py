@@ -3,6 +3,8 @@
 import torch
 
 from config import UserError
+from explainer.attribution import ranks
+from explainer.attribution.scores import vectors
 
 SAMPLE = 100  # test points on which the recall is measured
 
@@ -19,25 +21,18 @@ def approximate(explainer, F, classes, k, sign, search, probes=16, lists=None):
         import faiss
     except ImportError as error:
         raise UserError("search faiss needs the package faiss-cpu: pip install faiss-cpu, or search='exact'") from error
-    from explainer.attribution import ranks
-
     if ranks.size() > 1 or len(explainer.terms) != 1:
         raise UserError("search faiss works on one rank and one checkpoint: take search='exact'")
     queries = explainer._queries(F, classes)
     (side,), (term,) = queries.dense, explainer.terms
     V = side[0][:, :, None] * side[1][:, None, :] if isinstance(side, tuple) else side
     V = (sign * V.transpose(1, 2).reshape(len(F), -1)).float().cpu().numpy()
-    vectors = torch.cat(
-        [
-            (term.coefficients(rows).to(f.dtype)[:, :, None] * f[:, None, :]).flatten(1).float()
-            for rows, f in term.rows.blocks()
-        ]
-    )
-    n, width = vectors.shape
+    blocks = [vectors(f, term.coefficients(rows).to(f.dtype)).float() for rows, f in term.rows.blocks()]
+    points = torch.cat(blocks).cpu().numpy()
+    n, width = points.shape
     index = faiss.index_factory(width, f"IVF{lists or max(1, int(n**0.5))},Flat", faiss.METRIC_INNER_PRODUCT)
-    vectors = vectors.cpu().numpy()
-    index.train(vectors)
-    index.add(vectors)
+    index.train(points)
+    index.add(points)
     faiss.extract_index_ivf(index).nprobe = probes
     values, indices = index.search(V, k)
     constant = queries.constant.float().cpu().numpy()[:, None]

@@ -10,9 +10,10 @@ import contextlib
 import torch
 
 from config import UserError
-from explainer.attribution.base import Attributor, Queries, Term
+from explainer.attribution.base import Attributor
 from explainer.attribution.collect import Features, Points
 from explainer.attribution.heads import Head
+from explainer.attribution.scores import Queries, Term
 
 
 class TracIn(Attributor):
@@ -82,7 +83,7 @@ class TracIn(Attributor):
         if self.features is None or not self.checkpoints:
             if isinstance(test, list):
                 parts = [super(TracIn, self)._test(features, None)[0] for features in test]
-                return torch.cat(parts, 1), self._classes(parts[0], None, target)
+                return torch.cat(parts, 1), None if target is None else self._explained(parts[0], None, target)
             F, classes = super()._test(test, target)
             if len(self.terms) > 1:
                 raise UserError(f"give a list of features, one for each of {len(self.terms)} checkpoints")

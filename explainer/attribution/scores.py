@@ -1,0 +1,75 @@
+"""What scores are made of: the training points' side, the test points' side, and their products, block by block."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from explainer.attribution import ranks
+from explainer.attribution.rows import Rows
+from models.files import replacing
+
+
+class Term(NamedTuple):
+    """One sum of the scores: score(t, i) = <f_i c_i', V_t>, over `rows`. coefficients(slice): c (b,C) of some."""
+
+    rows: Rows
+    coefficients: Callable
+
+
+class Queries(NamedTuple):
+    """The test points' side of the scores, one V for each term.
+
+    dense: V (m,D,C) for each term, or, where every V_t is f_t a_t', the pairs (f (m,D), a (m,C)). constant (m,): added
+    to every score of a test point.
+    """
+
+    dense: list
+    constant: torch.Tensor
+
+
+def score_blocks(terms, queries, constant=True, reuse=False):
+    """(first row of all, scores (m,b)) over blocks of this rank's training points, in the precision of the rows.
+
+    constant: add that of the queries. reuse: every block is written over the one before, which saves the system half
+    of the time.
+    """
+    m, dtype = len(queries.constant), terms[0].rows.dtype
+    sides = [tuple(x.to(dtype) for x in side) if isinstance(side, tuple) else side.to(dtype) for side in queries.dense]
+    sides = [side if isinstance(side, tuple) else side.transpose(1, 2).reshape(m, -1) for side in sides]
+    streams, buffer = [term.rows.blocks(m) for term in terms], None
+    for parts in zip(*streams):
+        total = None
+        for (rows, F), term, side in zip(parts, terms, sides):
+            c = term.coefficients(rows).to(dtype)
+            if isinstance(side, tuple):
+                scores = (side[0] @ F.T).mul_(side[1] @ c.T)
+            else:
+                if buffer is None and reuse:
+                    buffer = torch.empty(m, len(F), dtype=dtype, device=F.device)
+                fits = buffer is not None and total is None and buffer.shape[1] == len(F)
+                scores = torch.mm(side, vectors(F, c).T, out=buffer if fits else None)
+            total = scores if total is None else total + scores
+        if constant:
+            total = total + queries.constant[:, None].to(dtype)
+        yield terms[0].rows.first + parts[0][0].start, total
+
+
+def vectors(F, c):
+    """f_i c_i' (b,CD) as rows, the classes one after the other."""
+    return c * F if c.shape[1] == 1 else (c[:, :, None] * F[:, None, :]).flatten(1)
+
+
+def save_blocks(path, blocks, shape):
+    """Write blocks of rows as a .npy file of `shape` in float32, whole or not at all; rank 0 writes."""
+    if ranks.rank() > 0:
+        for _ in blocks:  # the others have their part in each
+            pass
+        return
+    with replacing(path) as temporary:
+        file, start = np.lib.format.open_memmap(temporary, "w+", np.float32, shape), 0
+        for block in blocks:
+            file[start : start + len(block)] = block
+            start += len(block)
+        file.flush()

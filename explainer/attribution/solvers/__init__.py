@@ -1,0 +1,41 @@
+"""Solvers with the Hessian of the mean loss, H + damping: one class with one method, solve(V), each.
+
+Letters as in `explainer.attribution.heads`. V (k,D,C) holds k right-hand sides, each shaped like the head. Every
+solver returns (H + damping I)^-1 V where that exists, and the pseudo-inverse of H where damping is 0 and H is singular;
+right-hand sides outside the range of H (no gradient is) lose what lies outside.
+"""
+
+import logging
+
+from config import UserError
+from explainer.attribution.solvers.base import Curvature, Solver
+from explainer.attribution.solvers.exact import Dual, Exact
+from explainer.attribution.solvers.iterative import ConjugateGradients, LiSSA, LowRank
+from explainer.attribution.solvers.kronecker import Kronecker
+
+LARGEST_EXACT = 6000  # entries of the head: a Hessian of 288 MB in float64, factored in some seconds
+log = logging.getLogger(__name__)
+
+__all__ = ["SOLVERS", "Curvature", "Solver", "solver_for"]
+
+SOLVERS = {solver.name: solver for solver in (Exact, Dual, ConjugateGradients, LiSSA, LowRank, Kronecker)}
+
+
+def solver_for(curvature, solver="auto", **settings):
+    """A solver by name, with its settings; "auto" picks by size, and logs which.
+
+    exact up to D K = 6000; dual where there are fewer points than features and at most 6000 rows n K; else kronecker,
+    which is an approximation for several classes. Raises UserError for an unknown name.
+    """
+    if isinstance(solver, type) and issubclass(solver, Solver):
+        return solver(curvature, **settings)
+    if solver == "auto":
+        size, rows = curvature.D * curvature.K, curvature.n * curvature.K
+        if rows < size and rows <= LARGEST_EXACT and rows * 2 < size:
+            solver = "dual"
+        else:
+            solver = "exact" if size <= LARGEST_EXACT else "kronecker"
+        log.info("solver: %s, for a head of %d x %d and %d points", solver, curvature.D, curvature.C, curvature.n)
+    if solver not in SOLVERS:
+        raise UserError(f"solver is {solver!r}: give one of auto, {', '.join(SOLVERS)}")
+    return SOLVERS[solver](curvature, **settings)
