@@ -27,7 +27,10 @@ class Evaluation:
         if not decay > 0:
             raise UserError(f"decay is {decay}: give a number above 0, so that every refit has a minimum")
         self.F, self.F_test = (torch.as_tensor(np.asarray(F)).double() for F in (features, test_features))
-        self.labels, self.classes = torch.as_tensor(labels), torch.as_tensor(classes).long()
+        self.labels, self.classes = (torch.as_tensor(np.asarray(y)).long() for y in (labels, classes))
+        for F, y in ((self.F, self.labels), (self.F_test, self.classes)):
+            if len(F) != len(y):
+                raise UserError(f"got {len(F)} rows of features and {len(y)} labels: give as many of each")
         self.decay, self.n, self._refits = decay, len(self.F), {}
         C = int(self.labels.max()) + 1
         kind, logits = ("binary", 1) if C == 2 else ("multiclass", C)
@@ -39,10 +42,10 @@ class Evaluation:
         return fit_head(rows, start.targets(self.labels[kept]), start, decay)
 
     def explainer(self, method, **settings):
-        """A method of `explainer.attribution` on the fitted head; its damping is the head's decay."""
+        """A method of `explainer.attribution` on the fitted head; its decay is the head's."""
         weight, bias = self.head.weight[:-1].T, self.head.weight[-1]
         arrays = self.F, self.labels, weight, bias
-        return method.from_arrays(*arrays, head=self.head.kind, damping=self.decay, **settings)
+        return method.from_arrays(*arrays, head=self.head.kind, decay=self.decay, **settings)
 
     def support(self, head, unit):
         """The support (m,) of every test point by a head: the logit of its class, or minus its loss."""
@@ -75,6 +78,8 @@ class Evaluation:
 
         number: groups of k training points each, drawn by seed. The mean over the test points.
         """
+        if not 1 <= k < self.n:
+            raise UserError(f"k is {k}: give 1 to {self.n - 1}")
         generator = np.random.default_rng(seed)
         groups = np.stack([generator.choice(self.n, k, replace=False) for _ in range(number)])
         predicted = self._scores(explainer)[:, groups].sum(2)  # (m,groups)
@@ -115,25 +120,25 @@ class Evaluation:
         tops = [self.explainer(method, **options).top_k(self.F_test, k, self.classes).indices.T for options in settings]
         return overlap(tops)
 
-    def table(self, methods, stabilities, seed=0, number=100, halves=50, k=5):
+    def table(self, methods, stabilities=None, seed=0, number=100, halves=50, k=5):
         """Every measure for every method. methods: {name: (class, options)}.
 
         stabilities: {column: {name: list of options}}, over which settings the stability of a method is measured.
         """
-        rows = {}
+        rows, few = {}, max(2, self.n // 100)
         for name, (method, options) in methods.items():
             explainer = self.explainer(method, **options)
             found, under = self.mislabelled_found(method, seed=seed, **options)
             collapse = self.collapse(explainer, k)
             rows[name] = {
                 "leave one out": self.leave_out_correlation(explainer, number, 1, seed),
-                f"leave {self.n // 100} out": self.leave_out_correlation(explainer, number, self.n // 100, seed),
+                f"leave {few} out": self.leave_out_correlation(explainer, number, few, seed),
                 "datamodeling score": self.datamodeling_score(explainer, halves, seed),
                 "mislabelled found at 20 %": found,
                 "area under found": under,
                 "different sets": collapse["different sets"].sum() / collapse["test points"].sum(),
             }
-            for column, settings in stabilities.items():
+            for column, settings in (stabilities or {}).items():
                 rows[name][column] = self.stability(method, settings[name], k) if name in settings else np.nan
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 

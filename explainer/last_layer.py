@@ -79,7 +79,7 @@ def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0, rcond: float 
     L, failed = torch.linalg.cholesky_ex(H)
     # The 1-norm estimate may exceed the 2-norm condition number d times: only a clear pass skips the eigenvalues.
     rcond = max(rcond, torch.finfo(torch.float64).eps * d)
-    if not failed and _reciprocal_condition(H, L) > rcond * d:
+    if not failed and reciprocal_condition(H, L) > rcond * d:
         identity = torch.eye(d, dtype=H.dtype, device=H.device)
         return InverseHessian(torch.linalg.solve_triangular(L, identity, upper=False).T, d, None)
     s, U = torch.linalg.eigh(H)
@@ -95,7 +95,7 @@ def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0, rcond: float 
     return InverseHessian(U[:, keep] / s[keep].sqrt(), rank, condition)
 
 
-def _reciprocal_condition(H, L):
+def reciprocal_condition(H, L):
     """LAPACK's estimate of 1 / (|H| |H^-1|) in the 1-norm, from the Cholesky factor, in O(d^2)."""
     norm = torch.linalg.matrix_norm(H, 1).item()
     rcond, _ = lapack.dpocon(L.cpu().numpy(), norm, uplo="L")

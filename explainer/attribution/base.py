@@ -1,5 +1,6 @@
 """Attributor: what all methods share. A method says how its scores are made; this class knows all the rest."""
 
+import inspect
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -24,9 +25,12 @@ class Attributor(ABC):
     model: a torch module that returns logits. loader: its training points in a fixed order, batches of (inputs,
     labels). layer: the head, by name or number among the linear layers. The options of every method:
 
-    intercept: make the head's bias part of the decomposition, as the weight of a constant feature; False leaves it out.
+    intercept: make the head's bias part of the decomposition, as the weight of a constant feature; False leaves it to
+    the logits, unexplained.
     head: binary, multiclass, multilabel, or auto (by the number of logits and the shape of the labels).
-    damping: added to the diagonal of H; the weight decay of a head trained with decay/2 |Theta|^2 on its mean loss.
+    decay: the weight decay of a head that minimizes its mean loss plus decay/2 |Theta|^2; part of the loss that is
+    expanded. decay_intercept: whether the bias decays as well (as in torch's optimizers) or not (as in scikit-learn).
+    damping: added to the diagonal of H and to nothing else, for a Hessian that is nearly singular.
     solver: auto, or a key of `SOLVERS`, or a `Solver` class; solver_settings: what it takes.
     n_samples_for_hessian: average H over so many points drawn by `seed` instead of all.
     precision: of the products over the rows, a torch dtype; None is that of the features. Sums over blocks, the
@@ -42,9 +46,19 @@ class Attributor(ABC):
     trees = None  # of a tree model
 
     def __init__(self, model, loader, layer=-1, *, cache=None, device=None, **options):
+        self._check_options(options)
         self.features = Features(model, layer)
         points = self.features.collect(loader, cache)
         self._begin(points, device=device or self.features.device, **options)
+
+    @classmethod
+    def _check_options(cls, options):
+        """Raise UserError for an option that there is not, before anything is collected."""
+        known = [*inspect.signature(cls._begin).parameters, *inspect.signature(cls._prepare).parameters]
+        known = [name for name in known if name not in ("self", "points", "settings", "more")]
+        for name in options:
+            if name not in known:
+                raise UserError(f"{cls.__name__} has no option {name!r}: give some of {', '.join(known)}")
 
     @classmethod
     def from_arrays(cls, features, labels, weight, bias=None, **options):
@@ -53,6 +67,7 @@ class Attributor(ABC):
         features: NumPy, torch, a memmap, the path of a .npy file, or a folder of them (`explainer.attribution.rows`).
         weight: (C,d), or (d,) for one logit. bias: (C,) or None.
         """
+        cls._check_options(options)
         self = cls.__new__(cls)
         self.features = None
         self._begin(Points(features, labels, weight, bias), **options)
@@ -65,12 +80,20 @@ class Attributor(ABC):
 
     @classmethod
     def from_sklearn(cls, estimator, X, y, **options):
-        """From a fitted linear classifier of scikit-learn, such as LogisticRegression, and its training data."""
-        if not hasattr(estimator, "coef_"):
-            raise UserError(f"{type(estimator).__name__} has no coef_: give a fitted linear classifier")
+        """From a fitted logistic classifier of scikit-learn and its training data.
+
+        The decay is that of LogisticRegression's C, unless it is given.
+        """
+        from sklearn.linear_model import LogisticRegression  # here, so that commands start fast
+
+        if not hasattr(estimator, "coef_") or not hasattr(estimator, "predict_proba"):
+            name = type(estimator).__name__
+            raise UserError(f"{name} has no coef_ and predict_proba: give a fitted logistic classifier")
         labels = numbered(estimator.classes_, y)
-        X = np.asarray(X, dtype=np.float64)
-        return cls.from_arrays(X, labels, estimator.coef_, np.reshape(estimator.intercept_, -1), **options)
+        intercept = np.reshape(estimator.intercept_, -1) if estimator.fit_intercept else None
+        if isinstance(estimator, LogisticRegression) and not estimator.l1_ratio and np.isfinite(estimator.C):
+            options = {"decay": 1 / (estimator.C * len(labels)), "decay_intercept": False, **options}
+        return cls.from_arrays(np.asarray(X, dtype=np.float64), labels, estimator.coef_, intercept, **options)
 
     @classmethod
     def from_trees(cls, model, X, y, **options):
@@ -92,6 +115,8 @@ class Attributor(ABC):
         *,
         intercept=True,
         head="auto",
+        decay=0.0,
+        decay_intercept=True,
         damping=0.0,
         solver="auto",
         solver_settings=None,
@@ -106,9 +131,7 @@ class Attributor(ABC):
         labels = points.labels if torch.is_tensor(points.labels) else torch.as_tensor(np.array(opened(points.labels)))
         labels = labels.detach().to(self.device)
         labels = labels.long() if labels.dtype == torch.bool else labels
-        dropped = None if intercept else points.bias
-        self._dropped = None if dropped is None else torch.as_tensor(dropped).double().to(self.device)
-        self.head = Head.of(points.weight, points.bias if intercept else None, labels, head, self.device)
+        self.head = Head.of(points.weight, points.bias, labels, head, self.device, intercept)
         self.rows = self._rows(points.features, precision, memory_limit)
         if len(labels) != self.rows.total:
             raise UserError(f"got {self.rows.total} rows of features and {len(labels)} labels: give as many of each")
@@ -116,11 +139,15 @@ class Attributor(ABC):
         self.head.check(labels)
         if self.head.kind != "multilabel" and len(torch.unique(labels)) < 2:
             raise UserError(f"every label is {labels.flatten()[0].item()}: give points of two classes at least")
+        for name, value in (("decay", decay), ("damping", damping)):
+            if not value >= 0:
+                raise UserError(f"{name} is {value}: give 0 or a number above it")
+        self.decay = torch.full((self.head.D,), float(decay), dtype=torch.float64, device=self.device)
+        if self.head.bias and not decay_intercept:
+            self.decay[-1] = 0.0
         self.damping, self.seed = damping, seed
         self._solver, self._samples = (solver, solver_settings or {}), n_samples_for_hessian
-        options = (
-            f"{type(self).__name__} {self.n} {self.head.kind} {tuple(self.head.weight.shape)} {damping} {settings}"
-        )
+        options = f"{type(self).__name__} {self.n} {self.head.kind} {tuple(self.head.weight.shape)} {damping} {decay}"
         ranks.agree(options, self.device)
         ranks.agree(f"the weight {self.head.weight.sum().item():.12g}", self.device)
         self._prepare(**settings)
@@ -165,9 +192,9 @@ class Attributor(ABC):
         """
         source = source or self.rows
         P = torch.empty(source.n, head.C, dtype=source.dtype, device=self.device)
-        gradient, weight = torch.zeros_like(head.weight), head.weight.to(source.dtype)
+        gradient = torch.zeros_like(head.weight)
         for rows, F in source.blocks(4 * head.C):
-            Z = F @ weight
+            Z = head.logits(F)
             if not torch.isfinite(Z).all():
                 bad = ~torch.isfinite(F).all(1)
                 row = int((bad if bad.any() else ~torch.isfinite(Z).all(1)).nonzero()[0, 0])
@@ -188,7 +215,7 @@ class Attributor(ABC):
             rows = Taken(self.rows, picked)
             P = P[torch.as_tensor(picked, device=P.device)]
         name, settings = self._solver
-        return solver_for(Curvature(rows, P, head, self.damping), name, **settings)
+        return solver_for(Curvature(rows, P, head, self.decay + self.damping), name, **settings)
 
     # What users ask.
 
@@ -207,8 +234,7 @@ class Attributor(ABC):
 
     def most_suspicious(self, k=10):
         """The k training points whose labels are the most suspicious, and how much: (indices (k,), suspicion (k,))."""
-        if not 1 <= k <= self.n:
-            raise UserError(f"k is {k}: give 1 to {self.n}, the number of training points")
+        self._check_k(k)
         suspicion = self.suspicion()
         indices = np.argsort(-suspicion, kind="stable")[:k]
         return indices, suspicion[indices]
@@ -229,7 +255,7 @@ class Attributor(ABC):
         return np.load(out, mmap_mode="r") if ranks.rank() == 0 else None
 
     def _blocks(self, F, classes):
-        step = max(1, int(self.rows.memory_limit / (8 * self.n)))
+        step = max(1, int(self.rows.memory_limit / (8 * self.n + 24 * self.head.weight.numel() * len(self.terms))))
         for start in range(0, len(F), step):
             some = slice(start, start + step)
             queries = self._queries(F[some], classes[some])
@@ -243,8 +269,7 @@ class Attributor(ABC):
         "ascending" for its opponents. search: "exact", in blocks; or "faiss", an approximate index that needs the faiss
         package, with its recall in the result. Raises UserError for k above the number of training points.
         """
-        if not 1 <= k <= self.n:
-            raise UserError(f"k is {k}: give 1 to {self.n}, the number of training points")
+        self._check_k(k)
         if order not in ("descending", "ascending"):
             raise UserError(f"order is {order!r}: give descending or ascending")
         F, classes = self._test(test, target)
@@ -255,6 +280,10 @@ class Attributor(ABC):
         found = [self._best(*part, k, sign) for part in self._parts(F, classes)]
         values, indices = (torch.cat(part).cpu().numpy() for part in zip(*found))
         return TopK(values, indices, classes.cpu().numpy(), self.method, self.unit)
+
+    def _check_k(self, k):
+        if not isinstance(k, (int, np.integer)) or not 1 <= k <= self.n:
+            raise UserError(f"k is {k!r}: give 1 to {self.n}, the number of training points")
 
     def _parts(self, F, classes):
         """Test points in parts whose queries fit into the memory limit."""
@@ -271,11 +300,11 @@ class Attributor(ABC):
 
     def logits(self, test):
         """The head's logits (m,C) of test points, from its given parameters."""
-        return (self._test(test, None)[0].double() @ self.head.weight).cpu().numpy()
+        return self.head.logits(self._test(test, None)[0].double()).cpu().numpy()
 
     def reproduced_logits(self, test):
         """The logits (m,C) that the weights of all training points sum to: test points times `parameters`."""
-        return (self._test(test, None)[0].double() @ self.parameters).cpu().numpy()
+        return self.head.at(self.parameters).logits(self._test(test, None)[0].double()).cpu().numpy()
 
     def _test(self, test, target):
         """Features (m,D) of test points in the rows' precision, and the explained classes (m,)."""
@@ -284,6 +313,8 @@ class Attributor(ABC):
             test, labels = test
         if self.trees is not None:
             test = self.trees.features(test)
+        elif self.features is not None and not _is_loader(test):
+            raise UserError("this explainer was made from a model: give test points as a loader of its inputs")
         elif _is_loader(test):
             if self.features is None:
                 raise UserError("this explainer was made from arrays: give features (m, d) instead of a loader")
@@ -297,8 +328,7 @@ class Attributor(ABC):
         return F, None if target is None else self._explained(F, labels, target)
 
     def _explained(self, F, labels, target):
-        Z = F.double() @ self.head.weight
-        return self.head.explained(Z if self._dropped is None else Z + self._dropped, labels, target)
+        return self.head.explained(self.head.logits(F.double()), labels, target)
 
     def __repr__(self):
         kind = f"{self.head.kind} head {self.head.D} x {self.head.C}"

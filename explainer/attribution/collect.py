@@ -78,8 +78,10 @@ class Features:
         self.head, self.layer = head_of(model, layer)
         self.device = self.head.weight.device
 
-    def batches(self, loader):
+    def batches(self, loader, digest=None):
         """(features (b,d), labels or None) for each batch of a loader, on the model's device, in evaluation mode.
+
+        digest: a hash that all inputs and labels are added to.
 
         Raises UserError where the head is not the last operation of the model, or sees anything but one row a point.
         """
@@ -90,6 +92,8 @@ class Features:
             self.model.eval()
             for inputs, labels in batches(loader):
                 seen.clear()
+                if digest is not None:
+                    _hash((inputs, labels), digest)
                 with torch.no_grad():
                     inputs = _moved(inputs, self.device)
                     output = self.model(**inputs) if isinstance(inputs, dict) else self.model(*inputs)
@@ -105,14 +109,18 @@ class Features:
             raise UserError(f"layer {self.layer} ran {len(seen)} times in one pass of the model: explain another layer")
         features, logits = seen[0]
         if features.ndim != 2:
-            raise UserError(f"layer {self.layer} is given {tuple(features.shape)}: it must see one row for each point")
+            raise UserError(
+                f"layer {self.layer} is given {tuple(features.shape)}: it must see one row for each point; wrap a data "
+                "set in a DataLoader"
+            )
         if not isinstance(output, torch.Tensor) or output.numel() != logits.numel():
             shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
             raise UserError(
                 f"layer {self.layer} gives {tuple(logits.shape)} and the model {shape}: the layer must be its last one"
             )
-        difference = float((output.reshape(logits.shape) - logits).abs().max())
-        if not difference <= TOLERANCE * max(1.0, float(logits.abs().max())):
+        finite = torch.isfinite(logits)  # what is not is named later, with its row
+        difference = float((output.reshape(logits.shape) - logits)[finite].abs().amax() if finite.any() else 0.0)
+        if not difference <= TOLERANCE * max(1.0, float(logits[finite].abs().amax() if finite.any() else 0.0)):
             raise UserError(
                 f"the model's output differs from that of layer {self.layer} by {difference:.3g}: the layer must be "
                 "the last operation before the loss; give a model that returns logits, not probabilities"
@@ -128,13 +136,13 @@ class Features:
             sampler = loader.batch_sampler.sampler if isinstance(loader.batch_sampler, BatchSampler) else loader.sampler
             if isinstance(sampler, RandomSampler):
                 raise UserError("the loader shuffles: indices would mean nothing; give it shuffle=False")
+        if cache is not None and (Path(cache) / "settings.json").exists():
+            return self._cached(Path(cache), loader)
         first = next(self.batches(loader), None)
         if first is None:
             raise UserError("the loader has no batches: give at least one training point")
-        if cache is not None and (Path(cache) / "settings.json").exists():
-            return self._cached(Path(cache), first)
-        features, labels = [], []
-        for f, y in self.batches(loader):
+        features, labels, digest = [], [], hashlib.sha256()
+        for f, y in self.batches(loader, digest):
             if y is None:
                 raise UserError("the loader gives no labels: let it give (inputs, labels)")
             features.append(f.float().cpu() if f.dtype != torch.float64 else f.cpu())
@@ -145,7 +153,7 @@ class Features:
             )
         points = Points(torch.cat(features), torch.cat(labels), self.head.weight.detach(), self._bias())
         if cache is not None:
-            self._keep(Path(cache), points)
+            self._keep(Path(cache), points, digest)
         return points
 
     def together(self, loader):
@@ -159,32 +167,48 @@ class Features:
     def _bias(self):
         return None if self.head.bias is None else self.head.bias.detach()
 
-    def settings(self):
-        """What features depend on: the layer, and a hash of all the model's parameters and buffers."""
+    def settings(self, data):
+        """What features depend on: the layer, and hashes of the model's parameters and buffers, and of the data."""
         digest = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(value.detach().float().cpu().numpy()))
-        return {"layer": self.layer, "model": digest.hexdigest()[:16]}
+        _hash(dict(sorted(self.model.state_dict().items())), digest)
+        return {"layer": self.layer, "model": digest.hexdigest()[:16], "loader": data.hexdigest()[:16]}
 
-    def _keep(self, folder, points):
+    def _keep(self, folder, points, digest):
         arrays = {"features": points.features, "labels": points.labels, "weight": points.weight}
         for name, value in {**arrays, **({} if points.bias is None else {"bias": points.bias})}.items():
             save_npy(folder / f"{name}.npy", value.cpu().numpy())
-        save_json(folder / "settings.json", self.settings())
+        save_json(folder / "settings.json", self.settings(digest))
 
-    def _cached(self, folder, first):
-        known, mine = load_json(folder / "settings.json", "remove the cache"), self.settings()
+    def _cached(self, folder, loader):
+        digest = hashlib.sha256()
+        for batch in batches(loader):  # reading the data is cheap beside the model
+            _hash(batch, digest)
+        known, mine = load_json(folder / "settings.json", "remove the cache"), self.settings(digest)
         other = [name for name in mine if known.get(name) != mine[name]]
         if other:
             raise UserError(
                 f"the cache {folder} was made with another {' and '.join(other)}: give another folder, or remove it"
             )
-        points = load_points(folder)
-        f = torch.from_numpy(np.array(points.features[: len(first[0])]))
-        if not _same(f, first[0]):
-            raise UserError(f"the cache {folder} was made with another loader: give another folder, or remove it")
-        return points
+        return load_points(folder)
+
+
+def _hash(value, digest):
+    """Add tensors, arrays and numbers, in tuples, lists and dictionaries, to a hash."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            digest.update(str(name).encode())
+            _hash(item, digest)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            _hash(item, digest)
+    elif isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        _hash(value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy(), digest)
+    elif isinstance(value, np.ndarray):
+        digest.update(f"{value.dtype} {value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    else:
+        digest.update(repr(value).encode())
 
 
 def _same(f, g):

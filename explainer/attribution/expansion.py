@@ -5,9 +5,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from config import UserError
 from explainer.attribution import ranks
 from explainer.attribution.base import Attributor
 from explainer.attribution.scores import Term
+
+LARGEST_CONDITION = 1e8  # of I - Q S; beyond it the head without the point is not determined
 
 
 class LeaveOneOut(NamedTuple):
@@ -18,11 +21,12 @@ class LeaveOneOut(NamedTuple):
 
 
 class Expansion(Attributor):
-    """An `Attributor` with an expansion: a Head, `center`; P (n,C), the mean gradient, and `solver`, with H, there."""
+    """An `Attributor` with an expansion around `center`, a Head: P (n,C), the gradient with decay, `solver` there."""
 
     def _expand(self, center):
         self.center = center
         self.P, self.gradient = self._at(center)
+        self.gradient = self.gradient + self.decay[:, None] * center.weight
         self.solver = self._solver_at(self.P, center)
         self.terms = [Term(self.rows, self.residuals)]
 
@@ -32,7 +36,15 @@ class Expansion(Attributor):
 
     @property
     def parameters(self):
-        return self.center.weight - self.solver.solve(self.gradient[None])[0]
+        return self.center.weight - self._step(self.gradient)
+
+    def _step(self, pull):
+        """H^-1 pull, (D,C), for a pull with a part of the decay, which softmax's own direction meets with its ridge."""
+        step = self.solver.solve(pull[None])[0]
+        if self.head.kind == "multiclass":
+            ridge = (self.decay + self.damping)[:, None]
+            step = step + torch.where(ridge > 0, pull.mean(1, keepdim=True) / ridge.clamp_min(1e-300), 0.0)
+        return step
 
     def leave_one_out(self):
         """Logits and probabilities of every training point from the head refitted without it, in closed form.
@@ -40,18 +52,25 @@ class Expansion(Attributor):
         One Newton step from the expansion's center on the loss of the others,
         z_-i = f_i'Theta - (I - Q_i S_i)^-1 (f_i'H^-1 g - Q_i r_i), with the leverage
         Q_i = (f_i (x) I)'(n H)^-1 (f_i (x) I) and the mean gradient g: the leverage-corrected logit (Pregibon, 1981;
-        Cook and Weisberg, 1982). damping is taken as the head's weight decay. Exact for a quadratic loss; at a fitted
-        head close to a refit.
+        Cook and Weisberg, 1982); H and g include the decay. Exact for a quadratic loss; at a fitted head close to a
+        refit. Raises UserError for a point that determines a direction of the head alone.
         """
         solver, head, logits = self.solver, self.center, []
-        newton = solver.solve((self.gradient + self.damping * head.weight)[None])[0]
+        newton = self._step(self.gradient)
+        solver.needs_one_rank()
         for rows, F in self.rows.blocks(8 * head.C * head.C):
             Q = solver.leverage(F) / self.n
             f, P, R = F.double(), self.P[rows].double(), self.residuals(rows).double()
             S = head.curvature(P, torch.eye(head.C, dtype=P.dtype, device=P.device))
             u = f @ newton - torch.einsum("bce,be->bc", Q, R)
             identity = torch.eye(head.C, dtype=P.dtype, device=P.device)
-            logits.append(f @ head.weight - torch.linalg.solve(identity - Q @ S, u))
+            corrected, failed = torch.linalg.inv_ex(identity - Q @ S)
+            size = torch.linalg.matrix_norm(identity - Q @ S, 1) * torch.linalg.matrix_norm(corrected, 1)
+            alone = (failed != 0) | ~(size < LARGEST_CONDITION)
+            if alone.any():
+                row = int(alone.nonzero()[0, 0]) + rows.start + self.rows.first
+                raise UserError(f"training point {row} is fitted by a direction of its own (leverage 1): add damping")
+            logits.append(head.logits(f) - (corrected @ u[:, :, None])[:, :, 0])
         logits = ranks.gathered(torch.cat(logits))
         P = head.probabilities(logits)
         if head.kind == "binary":
@@ -60,6 +79,7 @@ class Expansion(Attributor):
 
     def newton_weights(self, F, rows):
         """H^-1 f_i r_i' (b,D,C) of the rows (slice) F (b,D), float64."""
+        self.solver.needs_one_rank()
         return self.solver.solve(F.double()[:, :, None] * self.residuals(rows).double()[:, None, :])
 
 

@@ -51,7 +51,7 @@ def _at(rows, Y, head, decay, n):
     gradient, value = torch.zeros_like(head.weight), torch.zeros((), dtype=torch.float64, device=head.weight.device)
     for part, F in rows.blocks(3 * head.C):
         F = F.double()
-        Z = F @ head.weight
+        Z = head.logits(F)
         P[part] = head.probabilities(Z)
         value += head.loss(Z, Y[part]) * len(F)
         gradient += F.T @ (P[part] - Y[part])

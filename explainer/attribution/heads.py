@@ -25,16 +25,22 @@ TARGETS = ("predicted", "label")
 
 
 class Head:
-    """weight: Theta (D,C), float64. kind: of KINDS. bias: whether its last row is one."""
+    """weight: Theta (D,C), float64. kind: of KINDS. bias: whether its last row is one.
 
-    def __init__(self, weight, kind, bias):
+    offset (C,): added to the logits and not explained, a bias that is left out of the decomposition.
+    """
+
+    def __init__(self, weight, kind, bias, offset=None):
         self.weight, self.kind, self.bias = weight, kind, bias
+        self.offset = weight.new_zeros(weight.shape[1]) if offset is None else offset
         self.D, self.C = weight.shape
         self.classes = 2 if kind == "binary" else self.C
 
     @classmethod
-    def of(cls, weight, bias, labels, kind="auto", device="cpu"):
+    def of(cls, weight, bias, labels, kind="auto", device="cpu", intercept=True):
         """From arrays as nn.Linear and scikit-learn hold them: weight (C,d) or (d,), bias (C,) or None.
+
+        intercept: explain the bias as well; else it is the offset.
 
         kind "auto": binary for one logit, multilabel for labels (n,C), else multiclass. Raises UserError for arrays
         that do not fit.
@@ -42,7 +48,9 @@ class Head:
         weight = torch.atleast_2d(torch.as_tensor(weight)).detach().to(device, torch.float64)
         if weight.ndim != 2 or not weight.numel():
             raise UserError(f"the head's weight has the shape {tuple(weight.shape)}: give (classes, features)")
-        C = len(weight)
+        C, offset = len(weight), None
+        if kind == "auto" and C > 1 and labels.ndim == 2 and bool((labels.sum(1) == 1).all()):
+            raise UserError("the labels look one-hot: give class numbers (n,), or head='multilabel' if they are not")
         if kind == "auto":
             kind = "binary" if C == 1 else "multilabel" if labels.ndim == 2 and labels.shape[1] == C else "multiclass"
         if kind not in KINDS:
@@ -53,14 +61,18 @@ class Head:
             bias = torch.as_tensor(bias).detach().to(device, torch.float64).reshape(-1)
             if len(bias) != C:
                 raise UserError(f"the head has {C} logits and {len(bias)} biases: give as many")
-            weight = torch.cat([weight, bias[:, None]], 1)
+            weight, offset = (torch.cat([weight, bias[:, None]], 1), None) if intercept else (weight, bias)
         if not torch.isfinite(weight).all():
             raise UserError("the head's weight holds numbers that are not finite: train the model again")
-        return cls(weight.T.contiguous(), kind, bias is not None)
+        return cls(weight.T.contiguous(), kind, bias is not None and intercept, offset)
 
     def at(self, weight):
         """The same head with other parameters (D,C)."""
-        return Head(weight, self.kind, self.bias)
+        return Head(weight, self.kind, self.bias, self.offset)
+
+    def logits(self, F):
+        """Z (n,C) of features F (n,D), in their precision."""
+        return F @ self.weight.to(F.dtype) + self.offset.to(F.dtype)
 
     def probabilities(self, Z):
         """P (n,C) from the logits Z (n,C)."""

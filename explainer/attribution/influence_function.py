@@ -24,7 +24,7 @@ class InfluenceFunction(Expansion):
 
     def _queries(self, F, classes):
         f = F.double()
-        r = self.head.residuals(self.head.probabilities(f @ self.head.weight), classes)
+        r = self.head.residuals(self.head.probabilities(self.head.logits(f)), classes)
         V = self.solver.solve(f[:, :, None] * r[:, None, :])
         return Queries([V.div_(self.n)], f.new_zeros(len(F)))
 

@@ -95,9 +95,12 @@ def _numpy(part):
 
 
 def _let_go(mapped):
-    """Give the pages of a memmap that have been read back to the system; they would count as this process's memory."""
+    """Give the pages of a memmap that have been read back to the system; they would count as this process's memory.
+
+    Not of mode "c", whose pages hold what its owner has written and the file does not.
+    """
     inner = getattr(mapped, "_mmap", None)
-    if inner is not None and hasattr(mmap, "MADV_DONTNEED"):
+    if inner is not None and mapped.mode in ("r", "r+") and hasattr(mmap, "MADV_DONTNEED"):
         inner.madvise(mmap.MADV_DONTNEED)
 
 

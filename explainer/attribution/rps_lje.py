@@ -9,7 +9,9 @@ and expanding every point's gradient around it to first order gives each trainin
     W_i = (Theta_hat - H^-1 f_i r_i') / n,  (D,C),        r_i = p_i - y_i and H at Theta_hat.
 
 The weights of all points sum to Theta_hat - H^-1 mean(f r'), the parameters of the expanded model: one Newton step from
-the anchor, which leads back to Theta up to the square of the step where Theta is a stationary point of the loss.
+the anchor, which leads back to Theta up to the square of the step where Theta is a stationary point of the loss. Where
+the head was trained with a weight decay, L includes decay/2 |Theta|^2, H the decay, and f_i r_i' + decay Theta_hat
+stands for f_i r_i'.
 """
 
 from config import UserError
@@ -36,19 +38,21 @@ class RPSLJE(Expansion):
         if not 0 < lr < float("inf"):
             raise UserError(f"lr is {lr}: give a number above 0")
         _, gradient = self._at(self.head)
-        self._expand(self.head.at(self.head.weight + lr * gradient))
+        self._expand(self.head.at(self.head.weight + lr * (gradient + self.decay[:, None] * self.head.weight)))
+        pull = self.decay[:, None] * self.center.weight  # of the decay, the same for every point
+        self.common = self.center.weight - self._step(pull)
 
     def _queries(self, F, classes):
         f, E = F.double(), self.head.directions(classes)
-        constant = ((f @ self.center.weight) * E).sum(1) / self.n
+        constant = ((f @ self.common) * E).sum(1) / self.n
         return Queries([self.solver.solve(f[:, :, None] * E[:, None, :]).div_(-self.n)], constant)
 
     def _own(self, F, rows):
         E = self._directions(rows)
-        own = ((F @ self.center.weight.to(F.dtype)).double() * E).sum(1)
+        own = ((F @ self.common.to(F.dtype)).double() * E).sum(1)
         return (own - self.solver.quadratic(F, self.residuals(rows), E).double()) / self.n
 
     def weights(self):
         """W_i in blocks: (slice of the training points, (b,D,C)), float64."""
         for rows, F in self.rows.blocks(8 * self.head.D * self.head.C):
-            yield rows, (self.center.weight - self.newton_weights(F, rows)) / self.n
+            yield rows, (self.common - self.newton_weights(F, rows)) / self.n

@@ -38,7 +38,8 @@ def score_blocks(terms, queries, constant=True, reuse=False):
     m, dtype = len(queries.constant), terms[0].rows.dtype
     sides = [tuple(x.to(dtype) for x in side) if isinstance(side, tuple) else side.to(dtype) for side in queries.dense]
     sides = [side if isinstance(side, tuple) else side.transpose(1, 2).reshape(m, -1) for side in sides]
-    streams, buffer = [term.rows.blocks(m) for term in terms], None
+    wide = max(0 if isinstance(side, tuple) else side.shape[1] for side in sides)  # of f_i c_i'
+    streams, buffer = [term.rows.blocks(m + (wide if wide > terms[0].rows.D else 0)) for term in terms], None
     for parts in zip(*streams):
         total = None
         for (rows, F), term, side in zip(parts, terms, sides):

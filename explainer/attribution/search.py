@@ -1,5 +1,6 @@
 """Approximate search for the best training points, with its recall: the optional faiss index."""
 
+import numpy as np
 import torch
 
 from config import UserError
@@ -35,6 +36,12 @@ def approximate(explainer, F, classes, k, sign, search, probes=16, lists=None):
     index.add(points)
     faiss.extract_index_ivf(index).nprobe = probes
     values, indices = index.search(V, k)
+    few = (indices < 0).any(1)
+    if few.any():  # too few points in the cells that were looked into
+        rows = torch.as_tensor(np.flatnonzero(few), device=F.device)
+        best, picked = explainer._best(F[rows], classes[rows], k, sign)
+        best = sign * (best - queries.constant[rows, None].to(best.dtype))
+        values[few], indices[few] = best.float().cpu().numpy(), picked.cpu().numpy()
     constant = queries.constant.float().cpu().numpy()[:, None]
     some = torch.linspace(0, len(F) - 1, min(SAMPLE, len(F))).long().to(F.device)
     exact = explainer._best(F[some], classes[some], k, sign)[1].cpu().numpy()

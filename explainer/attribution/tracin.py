@@ -30,7 +30,12 @@ class TracIn(Attributor):
 
     method, unit = "TracIn", "loss"
 
-    def __init__(self, model, loader, layer=-1, *, checkpoints=(), learning_rates=1.0, device=None, **options):
+    def __init__(
+        self, model, loader, layer=-1, *, checkpoints=(), learning_rates=1.0, device=None, cache=None, **options
+    ):
+        if cache is not None:
+            raise UserError("TracIn keeps no cache: it has the features of every checkpoint; leave cache out")
+        self._check_options(options)
         self.features = Features(model, layer)
         self.model = model
         self.checkpoints = [_loaded(checkpoint) for checkpoint in checkpoints]
@@ -63,11 +68,15 @@ class TracIn(Attributor):
         self.rates, self.heads, self.terms = rates.tolist(), [self.head], []
         own_rows = [self.rows]
         for points in more:
-            head = Head.of(
-                points.weight, points.bias if self.head.bias else None, self.labels, self.head.kind, self.device
+            self.heads.append(
+                Head.of(points.weight, points.bias, self.labels, self.head.kind, self.device, self.head.bias)
             )
-            self.heads.append(head)
-            own_rows.append(self._rows(points.features, self.rows.dtype, self.rows.memory_limit))
+            rows = self._rows(points.features, self.rows.dtype, self.rows.memory_limit)
+            if rows.total != self.n:
+                raise UserError(
+                    f"the checkpoints have {self.n} and {rows.total} rows of features: give as many of each"
+                )
+            own_rows.append(rows)
         for rows, head in zip(own_rows, self.heads):
             self.terms.append(Term(rows, self._residuals(self._at(head, rows)[0])))
 
@@ -82,8 +91,10 @@ class TracIn(Attributor):
         """The features at every checkpoint, side by side (m, checkpoints x D)."""
         if self.features is None or not self.checkpoints:
             if isinstance(test, list):
+                if len(test) != len(self.terms):
+                    raise UserError(f"got {len(test)} features: give one for each of {len(self.terms)} checkpoints")
                 parts = [super(TracIn, self)._test(features, None)[0] for features in test]
-                return torch.cat(parts, 1), None if target is None else self._explained(parts[0], None, target)
+                return torch.cat(parts, 1), None if target is None else self._explained(parts[-1], None, target)
             F, classes = super()._test(test, target)
             if len(self.terms) > 1:
                 raise UserError(f"give a list of features, one for each of {len(self.terms)} checkpoints")
@@ -96,10 +107,14 @@ class TracIn(Attributor):
             classes = found
         return torch.cat(parts, 1), classes
 
+    def _explained(self, F, labels, target):
+        """As predicted by the last checkpoint."""
+        return self.heads[-1].explained(self.heads[-1].logits(F.double()), labels, target)
+
     def _queries(self, F, classes):
         sides = []
         for eta, head, f in zip(self.rates, self.heads, F.split(self.head.D, 1)):
-            r = head.residuals(head.probabilities(f.double() @ head.weight), classes)
+            r = head.residuals(head.probabilities(head.logits(f.double())), classes)
             sides.append((f, eta * r))
         return Queries(sides, F.new_zeros(len(F)))
 

@@ -30,6 +30,7 @@ class TreeHead:
         with DART's dropped trees.
         """
         self.model = _plain(model)
+        _check_loss(self.model)
         self._leaves = _reader(self.model)
         F, groups = self._leaves(X)
         margin = np.asarray(margins(self.model, X), np.float64)
@@ -57,11 +58,26 @@ class TreeHead:
 def _plain(model):
     """The booster behind the scikit-learn classes of XGBoost and LightGBM, or the model itself."""
     kind = type(model).__module__.partition(".")[0]
-    if kind == "xgboost" and hasattr(model, "get_booster"):
-        return model.get_booster()
+    if kind == "xgboost":
+        booster = model.get_booster() if hasattr(model, "get_booster") else model
+        best = booster.attr("best_iteration")  # of early stopping: what the model predicts with
+        return booster if best is None else booster[: int(best) + 1]
     if kind == "lightgbm" and hasattr(model, "booster_"):
         return model.booster_
     return model
+
+
+def _check_loss(model):
+    """Raise UserError for a model that does not predict classes by a logistic or softmax loss."""
+    kind, loss = type(model).__module__.partition(".")[0], "log_loss"
+    if kind == "xgboost":
+        loss = json.loads(model.save_config())["learner"]["objective"]["name"]
+    elif kind == "lightgbm":
+        loss = model.params.get("objective") or model.dump_model()["objective"].split()[0]
+    elif hasattr(model, "loss"):
+        loss = model.loss
+    if loss not in ("binary:logistic", "multi:softprob", "multi:softmax", "binary", "multiclass", "log_loss"):
+        raise UserError(f"{type(model).__name__} is trained on the loss {loss}: give a classifier of the logistic loss")
 
 
 def _forest(model):
@@ -106,7 +122,10 @@ def leaf_values(booster, X):
     """XGBoost: the value of the leaf that each row reaches in each tree, (n,T), from one pass over the trees."""
     import xgboost
 
-    leaves = booster.predict(xgboost.DMatrix(X), pred_leaf=True).astype(np.int64).reshape(len(X), -1)
+    data = xgboost.DMatrix(X)
+    if data.num_col() != booster.num_features():
+        raise UserError(f"the rows have {data.num_col()} columns: give the {booster.num_features()} of the training")
+    leaves = booster.predict(data, pred_leaf=True).astype(np.int64).reshape(len(X), -1)
     trees = _saved(booster)["trees"]
     # a leaf keeps its value where an inner node keeps its threshold
     values = [np.array(tree["split_conditions"], np.float32)[leaves[:, t]] for t, tree in enumerate(trees)]

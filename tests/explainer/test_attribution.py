@@ -7,6 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from explainer.attribution import RPSL2, RPSLJE, GroupInfluence, InfluenceFunction, TracIn
 from explainer.attribution.fitting import fit_head
+from explainer.last_layer import RankWarning
 
 N, D = 60, 4
 HEADS = [("binary", 1), ("multiclass", 2), ("multiclass", 3), ("multiclass", 10), ("multilabel", 3)]
@@ -80,13 +81,19 @@ def inverse(H):
     return torch.linalg.pinv(H, rcond=1e-10, hermitian=True)
 
 
-@pytest.mark.parametrize("damping", [0.0, 0.1])
-def test_rps_lje_is_the_expansion_by_autograd(problem, damping):
+@pytest.mark.parametrize(("damping", "decay", "solver"), [(0, 0, "exact"), (0.1, 0, "exact"), (0.02, 0.1, "cg")])
+@pytest.mark.parametrize("decay_intercept", [True, False])
+def test_rps_lje_is_the_expansion_by_autograd(problem, damping, decay, solver, decay_intercept):
     theta, n = problem.theta, problem.n
-    anchor = theta + 0.3 * problem.gradients(theta).mean(0)
-    H, G = inverse(problem.hessian(anchor, damping)), problem.gradients(anchor)
-    W = (anchor - G @ H) / n
-    explainer = RPSLJE.from_arrays(*problem.arrays, lr=0.3, damping=damping)
+    pull = torch.full((problem.d + 1, problem.C), float(decay), dtype=torch.float64)
+    pull[-1] = decay if decay_intercept else 0.0
+    pull = pull.reshape(-1)
+    anchor = theta + 0.3 * (problem.gradients(theta).mean(0) + pull * theta)
+    H, G = inverse(problem.hessian(anchor, damping) + torch.diag(pull)), problem.gradients(anchor)
+    W = (anchor - (G + pull * anchor) @ H) / n
+    more = {"decay": decay, "decay_intercept": decay_intercept, "damping": damping, "solver": solver}
+    more |= {"solver_settings": {"tolerance": 1e-13}} if solver == "cg" else {}
+    explainer = RPSLJE.from_arrays(*problem.arrays, lr=0.3, **more)
     (_, weights), *more = explainer.weights()
     assert not more
     torch.testing.assert_close(weights.reshape(n, -1), W, rtol=1e-8, atol=1e-8)
@@ -194,7 +201,7 @@ def refitted(problem, kept, decay):
 def test_leave_one_out_is_a_refit_without_the_point(kind, C, method):
     problem, decay = fitted(kind, C, 0.05), 0.05
     more = {"lr": 1e-4} if method is RPSLJE else {}
-    found = method.from_arrays(*problem.arrays, damping=decay, **more).leave_one_out()
+    found = method.from_arrays(*problem.arrays, decay=decay, **more).leave_one_out()
     refits, whole = [], problem.features(problem.F) @ torch.cat([problem.weight.T, problem.bias[None]])
     for i in range(problem.n):
         kept = torch.ones(problem.n, dtype=torch.bool)
@@ -213,7 +220,7 @@ def test_group_influence_is_a_refit_without_the_group(kind, C):
     kept[group] = False
     whole = problem.features(problem.F) @ torch.cat([problem.weight.T, problem.bias[None]])
     expected = (refitted(problem, kept, decay) - whole).numpy()
-    explainer = GroupInfluence.from_arrays(*problem.arrays, damping=decay)
+    explainer = GroupInfluence.from_arrays(*problem.arrays, decay=decay)
     errors = [np.abs(explainer.effect(group, problem.F, order) - expected).mean() for order in (1, 2, "newton")]
     assert errors[0] > errors[1] > errors[2] and errors[2] < 0.1 * np.abs(expected).mean()
     single = explainer.effect([7], problem.F[:3], 1)
@@ -246,3 +253,29 @@ def test_the_most_suspicious_are_the_first_of_the_order(problem, method):
         np.testing.assert_allclose(every, np.abs(explainer.self_influence()))
     with pytest.raises(ValueError, match="k is 61: give 1 to 60"):
         explainer.most_suspicious(61)
+
+
+def test_logits_are_reproduced_at_the_minimum_of_a_decayed_loss():
+    for kind, C in (("binary", 1), ("multiclass", 3), ("multilabel", 2)):
+        problem, decay = fitted(kind, C, 0.05), 0.05
+        explainer = RPSLJE.from_arrays(*problem.arrays, lr=0.01, decay=decay)
+        np.testing.assert_allclose(
+            explainer.reproduced_logits(problem.F_test), explainer.logits(problem.F_test), rtol=1e-6, atol=1e-7
+        )
+
+
+def test_a_bias_that_is_left_out_stays_in_the_probabilities():
+    problem = Problem("multiclass", 3)
+    explainer = InfluenceFunction.from_arrays(*problem.arrays, intercept=False)
+    P = (problem.F @ problem.weight.T + problem.bias).softmax(1)
+    torch.testing.assert_close(explainer.P, P)
+    np.testing.assert_allclose(explainer.logits(problem.F_test), problem.F_test @ problem.weight.T + problem.bias)
+
+
+def test_points_that_determine_the_head_alone_are_named():
+    problem = Problem("binary", 1, n=12, d=30)
+    with pytest.warns(RankWarning, match="12 points do not determine the head; add damping"):
+        explainer = InfluenceFunction.from_arrays(*problem.arrays, solver="dual")
+    with pytest.raises(ValueError, match=r"training point \d+ is fitted by a direction of its own .*add damping"):
+        explainer.leave_one_out()
+    assert np.isfinite(InfluenceFunction.from_arrays(*problem.arrays, damping=0.1).leave_one_out().logits).all()

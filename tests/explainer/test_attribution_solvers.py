@@ -121,6 +121,17 @@ def test_a_solver_of_ones_own():
     np.testing.assert_allclose(explainer.self_influence(), 2 * (G * G).sum(1) / problem.n, rtol=1e-9)
 
 
+def test_ill_conditioned_float32_features_are_summed_in_float64(recwarn):
+    g = torch.Generator().manual_seed(0)
+    F = torch.randn(400, 6, generator=g)
+    F[:, 5] = F[:, 0] + 1e-3 * torch.randn(400, generator=g)
+    y, weight = (torch.rand(400, generator=g) < 0.5).long(), torch.randn(1, 6, generator=g)
+    found = InfluenceFunction.from_arrays(F, y, weight).self_influence()
+    expected = InfluenceFunction.from_arrays(F.double(), y, weight.double()).self_influence()
+    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3 * expected.max())
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: f"{head[0]}-{head[1]}")
 def test_float32_features_give_float32_answers_near_the_exact_ones(head):
     problem = Problem(*head, n=500)
@@ -140,6 +151,7 @@ def test_float32_features_give_float32_answers_near_the_exact_ones(head):
     [
         ({"solver": "magic"}, "solver is 'magic': give one of auto, exact"),
         ({"solver": "lissa"}, "lissa needs damping above 0"),
+        ({"solver": "kronecker", "decay": 1.0, "decay_intercept": False}, "needs the solver exact or cg"),
         ({"damping": -1.0}, "damping is -1.0: give 0 or a number above it"),
         ({"n_samples_for_hessian": 0}, "n_samples_for_hessian is 0: give 1 to 60"),
         ({"n_samples_for_hessian": 61}, "give 1 to 60"),

@@ -72,13 +72,12 @@ def test_the_predicted_class_is_explained_by_default(data):
     predicted = model(data[0][:9]).argmax(1)
     result = explainer.top_k(loader((data[0][:9], data[1][:9])), k=4)
     np.testing.assert_array_equal(result.classes, predicted)
-    np.testing.assert_array_equal(
-        result.indices,
-        explainer.top_k(
-            data[0][:9].new_tensor(explainer.features.model.body(data[0][:9]).detach().numpy()), k=4, target=predicted
-        ).indices,
-    )
+    by_hand = RPSLJE.from_arrays(model.body(data[0]).detach(), data[1], model.fc.weight, model.fc.bias)
+    features = model.body(data[0][:9]).detach()
+    np.testing.assert_array_equal(result.indices, by_hand.top_k(features, k=4, target=predicted).indices)
     assert json.loads(result.to_json())["explanations"][5]["training_point"] == result.indices[1, 1]
+    with pytest.raises(ValueError, match="made from a model: give test points as a loader of its inputs"):
+        explainer.top_k(features, k=4)
 
 
 def test_batches_may_be_dictionaries_and_pairs_and_their_size_does_not_matter(data):
@@ -126,15 +125,6 @@ def test_scores_are_written_to_a_file_of_numpy(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), written)
 
 
-def test_without_the_bias_it_stays_out_but_the_prediction_keeps_it():
-    problem = Problem("multiclass", 3)
-    problem.bias[:] = torch.tensor([0.0, 0.0, 50.0])
-    explainer = RPSLJE.from_arrays(*problem.arrays, intercept=False)
-    plain = RPSLJE.from_arrays(*problem.arrays[:3])
-    np.testing.assert_array_equal(explainer.self_influence(), plain.self_influence())
-    assert (explainer.top_k(problem.F_test).classes == 2).all() and (plain.top_k(problem.F_test).classes != 2).any()
-
-
 def test_caches_are_read_again_and_refused_when_made_with_others(data, tmp_path):
     model, folder = Network().eval(), tmp_path / "cache"
     first = RPSLJE(model, loader(data), cache=folder)
@@ -142,7 +132,7 @@ def test_caches_are_read_again_and_refused_when_made_with_others(data, tmp_path)
     handle = model.fc.register_forward_hook(lambda *_: calls.append(1))
     again = RPSLJE(model, loader(data), cache=folder)
     handle.remove()
-    assert len(calls) == 1, "of a cached loader only the first batch is looked at"
+    assert not calls, "the model is not run again"
     np.testing.assert_allclose(again.self_influence(), first.self_influence(), rtol=1e-5)
     alone = RPSLJE.from_cache(folder)
     np.testing.assert_allclose(alone.self_influence(), first.self_influence(), rtol=1e-5)
@@ -155,7 +145,9 @@ def test_caches_are_read_again_and_refused_when_made_with_others(data, tmp_path)
     with torch.no_grad():
         model.fc.weight.div_(2)
     with pytest.raises(ValueError, match="was made with another loader"):
-        RPSLJE(model, loader((data[0].flip(0), data[1])), cache=folder)
+        RPSLJE(model, loader((data[0], data[1].flip(0))), cache=folder)
+    with pytest.raises(ValueError, match="was made with another loader"):
+        RPSLJE(model, loader((data[0][:32], data[1][:32])), cache=folder)
     with pytest.raises(ValueError, match="holds no cache"):
         RPSLJE.from_cache(tmp_path / "absent")
 
@@ -193,8 +185,19 @@ def _with(state):
 def test_heads_of_scikit_learn(data):
     x, y = data[0].double().numpy(), np.array(["a", "b", "c"])[data[1].numpy()]
     model = LogisticRegression(C=1.0, tol=1e-10, max_iter=10000).fit(x, y)
-    explainer = InfluenceFunction.from_sklearn(model, x, y, damping=1 / 50)
+    explainer = InfluenceFunction.from_sklearn(model, x, y)
     np.testing.assert_allclose(explainer.logits(x), model.decision_function(x), rtol=1e-6, atol=1e-8)
+    assert explainer.decay.tolist() == pytest.approx([1 / 50] * 6 + [0])
+    found, refits = explainer.leave_one_out().logits, []
+    for i in range(50):  # LogisticRegression sums the losses: without a point its C stays
+        kept = np.arange(50) != i
+        refits.append(
+            LogisticRegression(C=1.0, tol=1e-10, max_iter=10000).fit(x[kept], y[kept]).decision_function(x)[i]
+        )
+    whole = model.decision_function(x)
+    assert np.corrcoef((found - whole).reshape(-1), (np.array(refits) - whole).reshape(-1))[0, 1] > 0.99
+    bare = LogisticRegression(fit_intercept=False).fit(x, y)
+    assert InfluenceFunction.from_sklearn(bare, x, y).parameters.shape == (6, 3)
     with pytest.raises(ValueError, match="y holds labels that are not of"):
         InfluenceFunction.from_sklearn(model, x, np.full(50, "z"))
     with pytest.raises(ValueError, match="has no coef_"):
@@ -283,6 +286,9 @@ NAN[13, 2] = float("nan")
         ({"head": "binary"}, "head binary with 3 logits"),
         ({"head": "linear"}, "head is 'linear': give one of binary"),
         ({"lr": 0}, "lr is 0: give a number above 0"),
+        ({"decay": -1}, "decay is -1: give 0 or a number above it"),
+        ({"lmbd": 1}, "RPSLJE has no option 'lmbd': give some of"),
+        ({"labels": torch.eye(3)[torch.arange(60) % 3]}, "the labels look one-hot: give class numbers"),
     ],
 )
 def test_bad_arrays(changes, said):
@@ -305,6 +311,7 @@ def test_bad_questions(tmp_path):
     for call, said in (
         (lambda: explainer.top_k(problem.F_test, 61), "k is 61: give 1 to 60"),
         (lambda: explainer.top_k(problem.F_test, 0), "k is 0"),
+        (lambda: explainer.top_k(problem.F_test, 3.0), "k is 3.0"),
         (lambda: explainer.top_k(problem.F_test, order="up"), "order is 'up': give descending or ascending"),
         (lambda: explainer.top_k(problem.F_test, target="best"), "target is 'best': give predicted, label, or classes"),
         (lambda: explainer.top_k(problem.F_test, target="label"), "the test points have none"),
@@ -406,3 +413,22 @@ def test_what_is_given_is_never_changed(method):
     explainer.self_influence(), explainer.top_k(problem.F_test, 5, order="ascending")
     list(explainer.influence(problem.F_test))
     assert all(torch.equal(a, b) for a, b in zip(before, (*problem.arrays, problem.F_test)))
+
+
+def test_what_was_written_into_a_private_memmap_stays(tmp_path):
+    problem = Problem("binary", 1)
+    np.save(tmp_path / "features.npy", problem.F.numpy())
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="c")
+    mapped[:, 0] = 7
+    InfluenceFunction.from_arrays(mapped, *problem.arrays[1:], memory_limit=1000, damping=0.1)
+    assert (mapped[:, 0] == 7).all()
+
+
+def test_tracin_explains_what_the_last_checkpoint_predicts(data):
+    model, other = Network().eval(), Network().eval()
+    with torch.no_grad():
+        other.fc.bias.copy_(torch.tensor([0.0, 0.0, 9.0]))
+    explainer = TracIn(model, loader(data), checkpoints=[model.state_dict(), other.state_dict()])
+    assert (explainer.top_k(loader(data), 2).classes == 2).all()
+    with pytest.raises(ValueError, match="TracIn keeps no cache"):
+        TracIn(model, loader(data), cache="anywhere")

@@ -64,8 +64,22 @@ def test_names_of_classes_and_a_booster_of_its_own():
     assert head.bias == pytest.approx([np.log(0.3 / 0.7)], abs=1e-6) and head.features(X).shape == (200, 5)
 
 
+def test_early_stopping_explains_the_trees_that_predict():
+    X, y = table(2)
+    model = xgboost.XGBClassifier(n_estimators=60, early_stopping_rounds=2, learning_rate=1.0)
+    model.fit(X[:100], y[:100], eval_set=[(X[100:], y[100:])], verbose=False)
+    assert model.best_iteration < model.get_booster().num_boosted_rounds() - 1
+    head = TreeHead(model, X)
+    found = head.features(X) @ head.weight.T + head.bias
+    np.testing.assert_allclose(found[:, 0], model.predict(X, output_margin=True), rtol=1e-5, atol=1e-6)
+
+
 def test_models_without_exact_features_are_refused():
     X, y = table(2)
+    with pytest.raises(ValueError, match="trained on the loss reg:squarederror: give a classifier"):
+        TreeHead(xgboost.XGBRegressor(n_estimators=3).fit(X, y), X)
+    with pytest.raises(ValueError, match="the rows have 3 columns: give the 5 of the training"):
+        TreeHead(MODELS["xgboost"]().fit(X, y), X[:, :3])
     with pytest.raises(ValueError, match="SVC is not supported: give a model of XGBoost"):
         TreeHead(SVC().fit(X, y), X)
     dart = xgboost.train(

@@ -1,26 +1,31 @@
 """The exact solvers: through the Hessian, and through the Gram matrix of fewer points than features."""
 
+import warnings
+
 import torch
 
 from explainer.attribution import ranks
 from explainer.attribution.solvers.base import Solver
-from explainer.last_layer import RCOND, inverse_hessian
+from explainer.last_layer import RCOND, RankWarning, inverse_hessian, reciprocal_condition
 
 
 class Exact(Solver):
     """Cholesky in float64; a truncated pseudo-inverse, with a RankWarning, where H is singular.
 
-    rcond: eigenvalues of H below this share of the largest are left out. Time n D^2 K^2 / 2 + (DK)^3 / 3, and (DK)^2
-    for each right-hand side; memory 8 (DK)^2 bytes, three times that while it is factored. K: classes - 1 for softmax.
+    H is summed up from products in the rows' precision, and from products in float64 where that shows it to be
+    ill-conditioned. rcond: eigenvalues of H below this share of the largest are left out. Time
+    n D^2 K^2 / 2 + (DK)^3 / 3, and (DK)^2 for each right-hand side; memory 8 (DK)^2 bytes, three times that while it is
+    factored. K: classes - 1 for softmax.
     """
 
     name = "exact"
 
-    def __init__(self, curvature, rcond=None):
+    def __init__(self, curvature, rcond=RCOND):
         super().__init__(curvature)
-        if rcond is None:  # what is lost in products of this precision cannot be told from 0
-            rcond = max(RCOND, 30 * torch.finfo(curvature.rows.dtype).eps)
-        self.inverses = [inverse_hessian(H, curvature.damping, rcond) for H in curvature.dense()]
+        blocks = curvature.dense()
+        if curvature.rows.dtype != torch.float64 and not all(_regular(H, curvature) for H in blocks):
+            blocks = curvature.dense(torch.float64)  # what float32 has lost would count
+        self.inverses = [inverse_hessian(_damped(H, curvature), 0.0, rcond) for H in blocks]
         self.rank = sum(inverse.rank for inverse in self.inverses)
         self._factors = {}
 
@@ -69,6 +74,18 @@ class Exact(Solver):
         return c.Q @ G @ c.Q.T
 
 
+def _damped(H, curvature):
+    """A block of H with the ridge of its features on its diagonal, for every class in it."""
+    return H + torch.diag(curvature.ridge.repeat(len(H) // curvature.D))
+
+
+def _regular(H, curvature):
+    """Whether H is so well-conditioned that the rounding of products in float32 does not matter."""
+    H = _damped(H, curvature)
+    L, failed = torch.linalg.cholesky_ex(H)
+    return not failed and reciprocal_condition(H, L) > 1000 * torch.finfo(torch.float32).eps
+
+
 class Dual(Solver):
     """Exact through the Gram matrix of the n K rows of the curvature's square root: for n K < D K.
 
@@ -90,6 +107,12 @@ class Dual(Solver):
         s, U = torch.linalg.eigh(gram)
         keep = s > max(rcond, torch.finfo(torch.float64).eps * n * K) * s[-1].clamp_min(1e-300)
         self.s, self.U, self.rank = s[keep], U[:, keep], int(keep.sum())
+        if not c.damping and self.rank < c.D * c.K:
+            warnings.warn(
+                f"H has rank {self.rank} of {c.D * c.K}: {n} points do not determine the head; add damping",
+                RankWarning,
+                stacklevel=2,
+            )
 
     def solve(self, V):
         c, n = self.curvature, len(self.F)

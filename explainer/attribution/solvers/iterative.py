@@ -15,7 +15,7 @@ class ConjugateGradients(Solver):
     error). Time 4 n D C for each right-hand side and step; memory 5 times the right-hand sides.
     """
 
-    name, exact = "cg", False
+    name, exact, shared = "cg", False, True
 
     def __init__(self, curvature, tolerance=1e-8, steps=2000):
         super().__init__(curvature)
