@@ -11,7 +11,7 @@ from config import UserError
 from explainer.attribution import ranks
 from explainer.attribution.collect import Features, Points, load_points, numbered
 from explainer.attribution.heads import Head
-from explainer.attribution.rows import MEMORY, Rows, Taken, opened
+from explainer.attribution.rows import MEMORY, Rows, Taken, numbers
 from explainer.attribution.scores import save_blocks, score_blocks
 from explainer.attribution.search import approximate
 from explainer.attribution.solvers import Curvature, solver_for
@@ -127,10 +127,10 @@ class Attributor(ABC):
         memory_limit=MEMORY,
         **settings,
     ):
-        self.device = torch.device(device)
-        labels = points.labels if torch.is_tensor(points.labels) else torch.as_tensor(np.array(opened(points.labels)))
-        labels = labels.detach().to(self.device)
-        labels = labels.long() if labels.dtype == torch.bool else labels
+        self.device = _device(device)
+        if precision not in (None, torch.float32, torch.float64):
+            raise UserError(f"precision is {precision!r}: give torch.float32, torch.float64, or None")
+        labels = numbers(points.labels).to(self.device)
         self.head = Head.of(points.weight, points.bias, labels, head, self.device, intercept)
         self.rows = self._rows(points.features, precision, memory_limit)
         if len(labels) != self.rows.total:
@@ -247,7 +247,7 @@ class Attributor(ABC):
         Returns an iterator over blocks (m_b, n) of test points; with out=PATH a memmap (m,n) of that .npy file, in
         float32.
         """
-        F, classes = self._test(test, target)
+        F, classes = self._test(test, _asked(target))
         blocks = self._blocks(F, classes)
         if out is None:
             return blocks
@@ -272,7 +272,7 @@ class Attributor(ABC):
         self._check_k(k)
         if order not in ("descending", "ascending"):
             raise UserError(f"order is {order!r}: give descending or ascending")
-        F, classes = self._test(test, target)
+        F, classes = self._test(test, _asked(target))
         sign = 1 if order == "descending" else -1
         if search != "exact":
             found = approximate(self, F, classes, k, sign, search, **(search_settings or {}))
@@ -334,6 +334,20 @@ class Attributor(ABC):
         kind = f"{self.head.kind} head {self.head.D} x {self.head.C}"
         solver = getattr(self, "solver", None)
         return f"{type(self).__name__}({self.n} points, {kind}{f', solver {solver.name}' if solver else ''})"
+
+
+def _asked(target):
+    if target is None:
+        raise UserError("target is None: give predicted, label, or classes")
+    return target
+
+
+def _device(name):
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise UserError(f"device is {name!r} ({str(error).splitlines()[0]}): give cpu, or a device of yours") from error
+    return torch.device(name)
 
 
 def _is_loader(test):

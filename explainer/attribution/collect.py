@@ -1,6 +1,7 @@
 """The features of a model over a loader: what its last linear layer is given, gathered by a hook."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from config import UserError
 from models.files import load_json, save_json, save_npy
 
+SHARD = 2**24  # entries of a file in a cache: 64 MB
 TOLERANCE = 1e-3  # of the logits that the layer reproduces, against the largest logit
 
 
@@ -141,17 +143,17 @@ class Features:
         first = next(self.batches(loader), None)
         if first is None:
             raise UserError("the loader has no batches: give at least one training point")
-        features, labels, digest = [], [], hashlib.sha256()
+        features, labels, digest = _Collected(cache), [], hashlib.sha256()
         for f, y in self.batches(loader, digest):
             if y is None:
                 raise UserError("the loader gives no labels: let it give (inputs, labels)")
-            features.append(f.float().cpu() if f.dtype != torch.float64 else f.cpu())
+            features.add(f.float().cpu() if f.dtype != torch.float64 else f.cpu())
             labels.append(torch.as_tensor(y).cpu())
-        if not _same(features[0], first[0]):
+        if not _same(features.first, first[0]):
             raise UserError(
                 "two passes of the loader disagree: it shuffles or augments; give it a fixed order and input"
             )
-        points = Points(torch.cat(features), torch.cat(labels), self.head.weight.detach(), self._bias())
+        points = Points(features.finished(), torch.cat(labels), self.head.weight.detach(), self._bias())
         if cache is not None:
             self._keep(Path(cache), points, digest)
         return points
@@ -174,7 +176,7 @@ class Features:
         return {"layer": self.layer, "model": digest.hexdigest()[:16], "loader": data.hexdigest()[:16]}
 
     def _keep(self, folder, points, digest):
-        arrays = {"features": points.features, "labels": points.labels, "weight": points.weight}
+        arrays = {"labels": points.labels, "weight": points.weight}
         for name, value in {**arrays, **({} if points.bias is None else {"bias": points.bias})}.items():
             save_npy(folder / f"{name}.npy", value.cpu().numpy())
         save_json(folder / "settings.json", self.settings(digest))
@@ -190,6 +192,34 @@ class Features:
                 f"the cache {folder} was made with another {' and '.join(other)}: give another folder, or remove it"
             )
         return load_points(folder)
+
+
+class _Collected:
+    """Features, batch after batch: in memory, or below a cache as shards that are written when they are full."""
+
+    def __init__(self, cache):
+        self.folder, self.waiting, self.rows, self.first = cache and Path(cache) / "features", [], 0, None
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)  # of a collection that was stopped
+
+    def add(self, batch):
+        self.first = batch if self.first is None else self.first
+        self.waiting.append(batch)
+        if self.folder and sum(b.numel() for b in self.waiting) >= SHARD:
+            self._write()
+
+    def _write(self):
+        save_npy(self.folder / f"{self.rows:012}.npy", torch.cat(self.waiting).numpy())
+        self.rows += sum(map(len, self.waiting))
+        self.waiting = []
+
+    def finished(self):
+        """A source of `Rows`."""
+        if not self.folder:
+            return torch.cat(self.waiting)
+        if self.waiting:
+            self._write()
+        return self.folder
 
 
 def _hash(value, digest):
@@ -221,9 +251,8 @@ def load_points(folder):
     if not (folder / "settings.json").exists():
         raise UserError(f"{folder} holds no cache: make one with cache= first")
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("labels", "weight")}
-    features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
     bias = folder / "bias.npy"
-    return Points(features, arrays["labels"], arrays["weight"], np.load(bias) if bias.exists() else None)
+    return Points(folder / "features", arrays["labels"], arrays["weight"], np.load(bias) if bias.exists() else None)
 
 
 def numbered(classes, y):

@@ -15,6 +15,7 @@ Softmax does not change when one vector is added to all columns of Theta, so H i
 gradient is orthogonal to it. `basis` spans the rest, in which H is regular if the features are.
 """
 
+import numpy as np
 import torch
 from torch.nn.functional import one_hot
 
@@ -120,7 +121,11 @@ class Head:
             if self.kind == "multilabel":
                 raise UserError("a test point has many labels: give the target as one class for each")
             target = labels
-        classes = torch.as_tensor(target).to(Z.device).reshape(-1)
+        try:
+            classes = torch.as_tensor(np.asarray(target) if not torch.is_tensor(target) else target)
+        except TypeError as error:
+            raise UserError(f"target holds no numbers: give class numbers from 0 to {self.classes - 1}") from error
+        classes = classes.to(Z.device).reshape(-1)
         classes = classes.expand(m) if len(classes) == 1 else classes
         if len(classes) != m or ((classes < 0) | (classes >= self.classes) | (classes != classes.long())).any():
             raise UserError(

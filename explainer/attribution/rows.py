@@ -1,10 +1,12 @@
 """The rows f_i of the last hidden layer, from memory or from disk, in blocks of a bounded size.
 
 A source is a tensor, a NumPy array, a memmap, the path of a .npy file, or a folder of .npy files (shards) whose rows
-follow one another in the order of their names. Under `torchrun` each rank reads its own share of the rows.
+follow one another in the order of their names, 2.npy before 10.npy. Under `torchrun` each rank reads its own share of
+the rows.
 """
 
 import mmap
+import re
 from bisect import bisect_right
 from pathlib import Path
 
@@ -90,6 +92,11 @@ def block_size(rows, more):
     return min(most, max(256, BLOCK // max(rows.D, more)))
 
 
+def _natural(path):
+    """Names in the order in which people count: 2.npy before 10.npy."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]
+
+
 def _numpy(part):
     return isinstance(part, np.ndarray)
 
@@ -114,10 +121,23 @@ def opened(source):
     return source.detach() if isinstance(source, torch.Tensor) else np.asanyarray(source)
 
 
+def numbers(labels):
+    """Labels as a tensor of their own, from whatever holds numbers. Raises UserError for what does not."""
+    try:
+        if not torch.is_tensor(labels):
+            labels = torch.from_numpy(np.array(opened(labels)))
+        labels = labels.detach().clone()
+    except TypeError as error:
+        raise UserError(f"labels are {type(labels).__name__} of no numbers: give class numbers 0, 1, …") from error
+    if not labels.ndim:
+        raise UserError("got one label: give one for each point, (n,)")
+    return labels.long() if labels.dtype == torch.bool else labels
+
+
 def _parts(source):
     """The arrays of a source, and where each begins, with the end at last."""
     if isinstance(source, (str, Path)) and Path(source).is_dir():
-        paths = sorted(Path(source).glob("*.npy"))
+        paths = sorted(Path(source).glob("*.npy"), key=_natural)
         if not paths:
             raise UserError(f"{source} holds no .npy files: give the folder of the shards")
         parts, names = [opened(path) for path in paths], [path.name for path in paths]

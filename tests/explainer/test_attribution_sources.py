@@ -13,7 +13,7 @@ from test_attribution import Problem
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from explainer.attribution import RPSL2, RPSLJE, GroupInfluence, InfluenceFunction, TracIn
+from explainer.attribution import RPSL2, RPSLJE, GroupInfluence, InfluenceFunction, TracIn, collect
 
 METHODS = [RPSLJE, RPSL2, InfluenceFunction]
 
@@ -432,3 +432,44 @@ def test_tracin_explains_what_the_last_checkpoint_predicts(data):
     assert (explainer.top_k(loader(data), 2).classes == 2).all()
     with pytest.raises(ValueError, match="TracIn keeps no cache"):
         TracIn(model, loader(data), cache="anywhere")
+
+
+def test_caches_are_written_in_shards_and_shards_are_counted_as_people_do(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, "SHARD", 100)
+    model = Network().eval()
+    expected = RPSLJE(model, loader(data)).self_influence()
+    found = RPSLJE(model, loader(data), cache=tmp_path / "cache").self_influence()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 4
+    problem, folder = Problem("binary", 1), tmp_path / "shards"
+    folder.mkdir()
+    for number, part in zip((1, 2, 10), problem.F.split(20)):
+        np.save(folder / f"part{number}.npy", part.numpy())
+    whole, shards = (InfluenceFunction.from_arrays(F, *problem.arrays[1:]) for F in (problem.F, folder))
+    np.testing.assert_allclose(shards.self_influence(), whole.self_influence(), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"labels": np.array(["a", "b"] * 30)}, "labels are ndarray of no numbers"),
+        ({"labels": 1}, "got one label: give one for each point"),
+        ({"device": "moon"}, "device is 'moon' .*: give cpu"),
+        ({"precision": "float32"}, "precision is 'float32': give torch.float32"),
+        ({"solver": "cg", "solver_settings": {"depth": 3}}, r"solver_settings of cg: got \['depth'\]; give some of"),
+    ],
+)
+def test_bad_types(options, said):
+    with pytest.raises(ValueError, match=said):
+        RPSLJE.from_arrays(**arrays(**options))
+
+
+def test_labels_are_kept_as_they_were_given():
+    problem = Problem("binary", 1)
+    explainer = InfluenceFunction.from_arrays(*problem.arrays)
+    before = explainer.self_influence()
+    problem.y.fill_(0)
+    np.testing.assert_array_equal(explainer.self_influence(), before)
+    for target, said in ((None, "target is None"), (["a"] * 7, "target holds no numbers")):
+        with pytest.raises(ValueError, match=said):
+            explainer.top_k(problem.F_test, target=target)

@@ -5,6 +5,7 @@ solver returns (H + damping I)^-1 V where that exists, and the pseudo-inverse of
 right-hand sides outside the range of H (no gradient is) lose what lies outside.
 """
 
+import inspect
 import logging
 
 from config import UserError
@@ -38,4 +39,10 @@ def solver_for(curvature, solver="auto", **settings):
         log.info("solver: %s, for a head of %d x %d and %d points", solver, curvature.D, curvature.C, curvature.n)
     if solver not in SOLVERS:
         raise UserError(f"solver is {solver!r}: give one of auto, {', '.join(SOLVERS)}")
-    return SOLVERS[solver](curvature, **settings)
+    try:
+        return SOLVERS[solver](curvature, **settings)
+    except TypeError as error:
+        known = [name for name in inspect.signature(SOLVERS[solver]).parameters if name != "curvature"]
+        if set(settings) <= set(known):
+            raise
+        raise UserError(f"solver_settings of {solver}: got {list(settings)}; give some of {known}") from error
