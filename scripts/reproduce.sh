@@ -21,6 +21,9 @@ if [ "$full" ]; then
 - the study of what its curves depend on (16 protocols of 10 runs): 4 minutes on 2 cores, 3 GB of memory;
 - ResNet-20 on CIFAR-10, both experiments, 10 runs each: 660 trainings of 300,000 images. Needs CIFAR-10 below
   RPS_LJE_DATA (or data/), else it is downloaded: 170 MB. Two cores train about 500 images per second: 4 to 5 days.
+- the LSTM on IMDB: one training of 10 epochs, and the identified shares of 5 runs, 5 trainings of 20 epochs of 17,500
+  reviews. Needs IMDB and GloVe there, else they are downloaded: 84 and 862 MB. Two cores train about 30 reviews per
+  second: 18 hours. The refits are left to a GPU (480 more trainings): the README's command without --until.
   It goes on where it was stopped.
 TEXT
 fi
@@ -62,6 +65,22 @@ $python dataset_debugging/experiment_dataset_debugging_cnn.py $digits --num_of_r
     --retrain_epochs 4 --retrain_lr 0.01 --path ../models/CNN/saved_models/experiment_dataset_debugging_digits
 $python dataset_debugging/memorization.py --path ../models/CNN/saved_models/experiment_dataset_debugging_digits
 
+snippets="--dataset snippets --use_pretrained False"
+step "LSTM on snippets of film reviews: train"
+[ -e models/RNN/saved_models/snippets/model/saved_outputs.npz ] ||
+    $python models/RNN/train.py $snippets --hidden_dim 64 --lr 3e-3 --epochs 6 --saved_path saved_models/snippets
+
+step "LSTM: weights, and a sentence"
+for command in calculate_ours_weights calculate_influence calculate_representer_weights; do
+    $python explainer/$command.py --model RNN --saved_path ../models/RNN/saved_models/snippets
+done
+$python models/RNN/predict.py "A brilliant, moving film with superb acting." --saved_path saved_models/snippets
+
+step "LSTM on snippets: label flips at a small scale"
+$python dataset_debugging/experiment_dataset_debugging_rnn.py $snippets --num_of_run 2 --num_of_samples 1200 \
+    --hidden_dim 32 --epochs 8 --retrain_epochs 6 --average_over_runs 1 \
+    --path ../models/RNN/saved_models/experiment_dataset_debugging_snippets
+
 if [ "$full" ]; then
     step "ResNet-20 on CIFAR-10: train and label flips at the paper's scale"
     $python models/CNN/train.py --lr 0.01 --epochs 10 --saved_path saved_models/base
@@ -70,11 +89,24 @@ if [ "$full" ]; then
             --path ../models/CNN/saved_models/experiment_dataset_debugging --lr 1e-5 $seed
     done
     $python dataset_debugging/memorization.py
+
+    step "LSTM on IMDB: train, weights and identified shares at the paper's scale"
+    $python models/RNN/train.py --lr 1e-3 --epochs 10 --saved_path saved_models/base --use_pretrained True
+    for command in calculate_ours_weights calculate_influence calculate_representer_weights; do
+        $python explainer/$command.py --model RNN
+    done
+    $python dataset_debugging/experiment_dataset_debugging_rnn.py --num_of_run 5 --flip_portion 0.2 \
+        --path ../models/RNN/saved_models/experiment_dataset_debugging --lr 1e-5 --until orders
 fi
 
 step "notebooks"
 notebooks="explainer/*.ipynb dataset_debugging/*.ipynb models/Xgboost/experiments/*.ipynb"
 data=${RPS_LJE_DATA:-data}
+if [ -e models/RNN/saved_models/base/model/saved_outputs.npz ]; then
+    notebooks="$notebooks models/RNN/experiments/*.ipynb"
+else
+    echo "left as committed: models/RNN/experiments/*.ipynb, which need the LSTM of IMDB (models/RNN/train.py)"
+fi
 if [ -d "$data/train" ] || [ -d "$data/cifar10_images" ] || [ -d "$data/cifar-10-batches-py" ]; then
     notebooks="$notebooks models/CNN/experiments/*.ipynb"
 else
@@ -90,4 +122,5 @@ done
 step "comparison with the paper"
 $python scripts/compare_with_paper.py
 step "done: the figures in dataset_debugging/figs, dataset_debugging/REPRODUCTION.md and the notebooks are new;
-   the digits' figure is models/CNN/saved_models/experiment_dataset_debugging_digits/label_flips.png"
+   the digits' figure is models/CNN/saved_models/experiment_dataset_debugging_digits/label_flips.png,
+   the snippets' models/RNN/saved_models/experiment_dataset_debugging_snippets/label_flips.png"

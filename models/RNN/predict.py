@@ -18,10 +18,13 @@ SHOWN = 160  # characters of a review
 CLASSES = "negative", "positive"
 
 
-def best(method, arrays, outputs, f, label, k=3):
-    """The k training reviews that speak most for class `label` of a text with features f (1,2h), by `arrays`."""
-    importance = METHODS[method].importance_of(arrays, outputs, f.numpy(), np.array([label]))[:, 0]
-    return np.argsort(-importance, kind="stable")[:k]
+def best(method, arrays, model, f, label, k=3):
+    """The k training reviews that speak most for class `label` of a text with features f (1,2h), by `arrays`.
+
+    model: the `SavedModel`; reviews that it predicts wrongly are left out, as published.
+    """
+    importance = METHODS[method].importance_of(arrays, model.outputs, f.numpy(), np.array([label]))[:, 0]
+    return np.argsort(-np.where(model.right, importance, -np.inf), kind="stable")[:k]
 
 
 def main():
@@ -43,7 +46,7 @@ def main():
     for method in there:
         arrays = load_weights(folder, method, model.outputs, options.lr)
         print(f"\n{METHODS[method].label}: the training reviews that speak most for it")
-        for i in best(method, arrays, model.outputs, f, label, options.k):
+        for i in best(method, arrays, model, f, label, options.k):
             text = textwrap.shorten(model.text(i), SHOWN, placeholder=" …")
             print(f"  {model.name(i)} ({CLASSES[model.outputs.labels_train[i]]}): {text}")
 
