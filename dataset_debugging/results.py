@@ -128,7 +128,9 @@ def describe(results):
     if scale.get("seed") is not None:
         parts.append(f"flips of seed {scale['seed']}")
     known = "n flip_portion lr lmbd epoch seed average_over_runs data images device python packages".split()
-    own = {name: value for name, value in scale.items() if name not in known and value not in (False, None)}
+    own = {
+        name: value for name, value in scale.items() if name not in known and value is not False and value is not None
+    }
     if not refitted:
         own = {name: value for name, value in own.items() if not name.startswith("retrain")}
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in own.items()]
