@@ -49,11 +49,10 @@ class Evaluation:
 
     def support(self, head, unit):
         """The support (m,) of every test point by a head: the logit of its class, or minus its loss."""
-        Z = torch.cat([self.F_test, torch.ones(len(self.F_test), 1, dtype=torch.float64)], 1) @ head.weight
+        Z = head.logits(torch.cat([self.F_test, torch.ones(len(self.F_test), 1, dtype=torch.float64)], 1))
         if unit == "logit":
             return (Z * head.directions(self.classes)).sum(1).numpy()
-        Y = head.directions(self.classes) if head.kind == "multiclass" else self.classes.double()[:, None]
-        return -np.array([float(head.loss(z[None], y[None])) for z, y in zip(Z, Y)])
+        return -head.losses(Z, head.targets(self.classes)).numpy()
 
     def refit(self, kept, decay):
         """The head fitted to some of the training points; kept, so that every method is measured by the same refits."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+import torch
 from PIL import Image
 
 import config
 from explainer import calculate_influence, calculate_ours_weights, calculate_representer_weights
-from models.RNN import train, utils_imdb
 
 matplotlib.use("Agg")
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -167,6 +167,8 @@ def class_folders(tmp_path):
 @pytest.fixture
 def lstm_run(command, tmp_path, monkeypatch):
     """A run folder with a tiny LSTM, trained on 60 of the carried snippets, and the weights of all methods."""
+    from models.RNN import train, utils_imdb  # here: spaCy and torchtext are slow to import
+
     monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
     options = "--dataset snippets --use_pretrained False --hidden_dim 4 --num_of_samples 60 --max_length 3 --epochs 1"
     run = tmp_path / "run"
@@ -174,3 +176,9 @@ def lstm_run(command, tmp_path, monkeypatch):
     for module in (calculate_ours_weights, calculate_influence, calculate_representer_weights):
         assert command(module.main, "--model", "RNN", "--saved_path", run)[0] == 0
     return run
+
+
+@pytest.fixture(scope="session")
+def random_images():
+    """Images (9,32,32,3) in 0 ... 255."""
+    return torch.randint(256, (9, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -1,7 +1,6 @@
 """Attributor: what all methods share. A method says how its scores are made; this class knows all the rest."""
 
-import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +8,13 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
-from explainer.attribution.collect import Features, Points, load_points, numbered
-from explainer.attribution.heads import Head
-from explainer.attribution.rows import MEMORY, Rows, Taken, numbers
+from explainer.attribution.problem import HeadOnPoints
 from explainer.attribution.scores import save_blocks, score_blocks
 from explainer.attribution.search import approximate
-from explainer.attribution.solvers import Curvature, solver_for
 from explainer.attribution.topk import Running, TopK
-from explainer.attribution.trees import TreeHead
 
 
-class Attributor(ABC):
+class Attributor(HeadOnPoints):
     """Explain a classifier with a linear head by its training points.
 
     model: a torch module that returns logits. loader: its training points in a fixed order, batches of (inputs,
@@ -43,127 +38,6 @@ class Attributor(ABC):
 
     method: str
     unit: str
-    trees = None  # of a tree model
-
-    def __init__(self, model, loader, layer=-1, *, cache=None, device=None, **options):
-        self._check_options(options)
-        self.features = Features(model, layer)
-        points = self.features.collect(loader, cache)
-        self._begin(points, device=device or self.features.device, **options)
-
-    @classmethod
-    def _check_options(cls, options):
-        """Raise UserError for an option that there is not, before anything is collected."""
-        known = [*inspect.signature(cls._begin).parameters, *inspect.signature(cls._prepare).parameters]
-        known = [name for name in known if name not in ("self", "points", "settings", "more")]
-        for name in options:
-            if name not in known:
-                raise UserError(f"{cls.__name__} has no option {name!r}: give some of {', '.join(known)}")
-
-    @classmethod
-    def from_arrays(cls, features, labels, weight, bias=None, **options):
-        """From arrays: features (n,d), labels (n,) or (n,C), and the head as nn.Linear or scikit-learn hold it.
-
-        features: NumPy, torch, a memmap, the path of a .npy file, or a folder of them (`explainer.attribution.rows`).
-        weight: (C,d), or (d,) for one logit. bias: (C,) or None.
-        """
-        cls._check_options(options)
-        self = cls.__new__(cls)
-        self.features = None
-        self._begin(Points(features, labels, weight, bias), **options)
-        return self
-
-    @classmethod
-    def from_cache(cls, folder, **options):
-        """From the folder that `cache=` has filled, without the model: test points are given as features then."""
-        return cls.from_arrays(*load_points(folder), **options)
-
-    @classmethod
-    def from_sklearn(cls, estimator, X, y, **options):
-        """From a fitted logistic classifier of scikit-learn and its training data.
-
-        The decay is that of LogisticRegression's C, unless it is given.
-        """
-        from sklearn.linear_model import LogisticRegression  # here, so that commands start fast
-
-        if not hasattr(estimator, "coef_") or not hasattr(estimator, "predict_proba"):
-            name = type(estimator).__name__
-            raise UserError(f"{name} has no coef_ and predict_proba: give a fitted logistic classifier")
-        labels = numbered(estimator.classes_, y)
-        intercept = np.reshape(estimator.intercept_, -1) if estimator.fit_intercept else None
-        if isinstance(estimator, LogisticRegression) and not estimator.l1_ratio and np.isfinite(estimator.C):
-            options = {"decay": 1 / (estimator.C * len(labels)), "decay_intercept": False, **options}
-        return cls.from_arrays(np.asarray(X, dtype=np.float64), labels, estimator.coef_, intercept, **options)
-
-    @classmethod
-    def from_trees(cls, model, X, y, **options):
-        """From an additive tree model and its training data: see `explainer.attribution.trees`.
-
-        y holds the classes 0, 1, …, or those of a scikit-learn model. Test points are rows like those of X.
-        """
-        if hasattr(model, "classes_"):
-            y = numbered(model.classes_, y)
-        head = TreeHead(model, X)
-        self = cls.__new__(cls)
-        self.features, self.trees = None, head
-        self._begin(Points(head.features(X), y, head.weight, head.bias), **options)
-        return self
-
-    def _begin(
-        self,
-        points,
-        *,
-        intercept=True,
-        head="auto",
-        decay=0.0,
-        decay_intercept=True,
-        damping=0.0,
-        solver="auto",
-        solver_settings=None,
-        n_samples_for_hessian=None,
-        seed=0,
-        precision=None,
-        device="cpu",
-        memory_limit=MEMORY,
-        **settings,
-    ):
-        self.device = _device(device)
-        if precision not in (None, torch.float32, torch.float64):
-            raise UserError(f"precision is {precision!r}: give torch.float32, torch.float64, or None")
-        labels = numbers(points.labels).to(self.device)
-        self.head = Head.of(points.weight, points.bias, labels, head, self.device, intercept)
-        self.rows = self._rows(points.features, precision, memory_limit)
-        if len(labels) != self.rows.total:
-            raise UserError(f"got {self.rows.total} rows of features and {len(labels)} labels: give as many of each")
-        self.labels, self.n = labels, self.rows.total
-        self.head.check(labels)
-        if self.head.kind != "multilabel" and len(torch.unique(labels)) < 2:
-            raise UserError(f"every label is {labels.flatten()[0].item()}: give points of two classes at least")
-        for name, value in (("decay", decay), ("damping", damping)):
-            if not value >= 0:
-                raise UserError(f"{name} is {value}: give 0 or a number above it")
-        self.decay = torch.full((self.head.D,), float(decay), dtype=torch.float64, device=self.device)
-        if self.head.bias and not decay_intercept:
-            self.decay[-1] = 0.0
-        self.damping, self.seed = damping, seed
-        self._solver, self._samples = (solver, solver_settings or {}), n_samples_for_hessian
-        options = f"{type(self).__name__} {self.n} {self.head.kind} {tuple(self.head.weight.shape)} {damping} {decay}"
-        ranks.agree(options, self.device)
-        ranks.agree(f"the weight {self.head.weight.sum().item():.12g}", self.device)
-        self._prepare(**settings)
-
-    def _rows(self, features, precision, memory_limit, whole=False):
-        rows = Rows(features, self.head.bias, precision, self.device, memory_limit, whole)
-        if rows.D != self.head.D:
-            d = self.head.D - self.head.bias
-            raise UserError(
-                f"the features have {rows.D - self.head.bias} columns and the head {d}: give those it is given"
-            )
-        return rows
-
-    @abstractmethod
-    def _prepare(self, **settings):
-        """Check the method's settings and calculate what all its scores need: `self.terms` and the rest."""
 
     @abstractmethod
     def _queries(self, F, classes):
@@ -173,51 +47,6 @@ class Attributor(ABC):
     @abstractmethod
     def parameters(self):
         """The parameters (D,C) that the weights of all training points sum to, float64."""
-
-    # What methods are made of.
-
-    def _targets(self, rows):
-        """Y (b,C) of a slice of this rank's rows, float64."""
-        return self.head.targets(self.labels[self.rows.first + rows.start : self.rows.first + rows.stop])
-
-    def _directions(self, rows):
-        """The logit of every point's own label, (b,C); of a multilabel head +1 for its labels and -1 for the others."""
-        Y = self._targets(rows)
-        return Y if self.head.kind == "multiclass" else 2 * Y - 1
-
-    def _at(self, head, source=None):
-        """P (n,C) of this rank's rows at a head, and the mean gradient (D,C) there over all ranks, float64.
-
-        Raises UserError for features not finite.
-        """
-        source = source or self.rows
-        P = torch.empty(source.n, head.C, dtype=source.dtype, device=self.device)
-        gradient = torch.zeros_like(head.weight)
-        for rows, F in source.blocks(4 * head.C):
-            Z = head.logits(F)
-            if not torch.isfinite(Z).all():
-                bad = ~torch.isfinite(F).all(1)
-                row = int((bad if bad.any() else ~torch.isfinite(Z).all(1)).nonzero()[0, 0])
-                row += rows.start + source.first
-                raise UserError(f"the features of row {row} are not finite: mend or leave out that point")
-            P[rows] = head.probabilities(Z)
-            gradient += (F.T @ (P[rows] - self._targets(rows).to(F.dtype))).double()
-        return P, ranks.total(gradient) / self.n
-
-    def _solver_at(self, P, head):
-        """The solver with the Hessian at a head with probabilities P (n,C)."""
-        rows = self.rows
-        if self._samples is not None:
-            if not 1 <= self._samples <= self.n:
-                raise UserError(f"n_samples_for_hessian is {self._samples}: give 1 to {self.n}")
-            wanted = max(1, round(self._samples * self.rows.n / self.n))
-            picked = np.sort(np.random.default_rng([self.seed, ranks.rank()]).permutation(self.rows.n)[:wanted])
-            rows = Taken(self.rows, picked)
-            P = P[torch.as_tensor(picked, device=P.device)]
-        name, settings = self._solver
-        return solver_for(Curvature(rows, P, head, self.decay + self.damping), name, **settings)
-
-    # What users ask.
 
     def self_influence(self):
         """The score of every training point for itself, its label being the explained class: (n,), never n x n."""
@@ -255,10 +84,8 @@ class Attributor(ABC):
         return np.load(out, mmap_mode="r") if ranks.rank() == 0 else None
 
     def _blocks(self, F, classes):
-        step = max(1, int(self.rows.memory_limit / (8 * self.n + 24 * self.head.weight.numel() * len(self.terms))))
-        for start in range(0, len(F), step):
-            some = slice(start, start + step)
-            queries = self._queries(F[some], classes[some])
+        for part in self._parts(F, classes, 8 * self.n):
+            queries = self._queries(*part)
             parts = torch.cat([scores for _, scores in score_blocks(self.terms, queries)], 1)
             yield ranks.gathered(parts.T.contiguous()).T.cpu().numpy()
 
@@ -285,9 +112,9 @@ class Attributor(ABC):
         if not isinstance(k, (int, np.integer)) or not 1 <= k <= self.n:
             raise UserError(f"k is {k!r}: give 1 to {self.n}, the number of training points")
 
-    def _parts(self, F, classes):
-        """Test points in parts whose queries fit into the memory limit."""
-        step = max(1, int(self.rows.memory_limit / (8 * self.head.weight.numel() * len(self.terms) * 3)))
+    def _parts(self, F, classes, more=0):
+        """Test points in parts whose queries, and `more` bytes for each point, fit into the memory limit."""
+        step = max(1, int(self.rows.memory_limit / (24 * self.head.weight.numel() * len(self.terms) + more)))
         return [(F[start : start + step], classes[start : start + step]) for start in range(0, len(F), step)]
 
     def _best(self, F, classes, k, sign):
@@ -340,14 +167,6 @@ def _asked(target):
     if target is None:
         raise UserError("target is None: give predicted, label, or classes")
     return target
-
-
-def _device(name):
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, TypeError, AssertionError) as error:
-        raise UserError(f"device is {name!r} ({str(error).splitlines()[0]}): give cpu, or a device of yours") from error
-    return torch.device(name)
 
 
 def _is_loader(test):

@@ -1,7 +1,6 @@
 """The features of a model over a loader: what its last linear layer is given, gathered by a hook."""
 
 import hashlib
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -199,8 +198,11 @@ class _Collected:
 
     def __init__(self, cache):
         self.folder, self.waiting, self.rows, self.first = cache and Path(cache) / "features", [], 0, None
-        if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)  # of a collection that was stopped
+        if self.folder and self.folder.exists():
+            for path in self.folder.glob("[0-9]" * 12 + ".npy"):  # of a collection that was stopped
+                path.unlink()
+            if any(self.folder.iterdir()):
+                raise UserError(f"{self.folder} holds files of others: give the cache a folder of its own")
 
     def add(self, batch):
         self.first = batch if self.first is None else self.first

@@ -58,12 +58,12 @@ class Expansion(Attributor):
         solver, head, logits = self.solver, self.center, []
         newton = self._step(self.gradient)
         solver.needs_one_rank()
+        identity = torch.eye(head.C, dtype=torch.float64, device=self.device)
         for rows, F in self.rows.blocks(8 * head.C * head.C):
             Q = solver.leverage(F) / self.n
             f, P, R = F.double(), self.P[rows].double(), self.residuals(rows).double()
-            S = head.curvature(P, torch.eye(head.C, dtype=P.dtype, device=P.device))
+            S = head.curvature(P, identity)
             u = f @ newton - torch.einsum("bce,be->bc", Q, R)
-            identity = torch.eye(head.C, dtype=P.dtype, device=P.device)
             corrected, failed = torch.linalg.inv_ex(identity - Q @ S)
             size = torch.linalg.matrix_norm(identity - Q @ S, 1) * torch.linalg.matrix_norm(corrected, 1)
             alone = (failed != 0) | ~(size < LARGEST_CONDITION)

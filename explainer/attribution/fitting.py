@@ -53,7 +53,7 @@ def _at(rows, Y, head, decay, n):
         F = F.double()
         Z = head.logits(F)
         P[part] = head.probabilities(Z)
-        value += head.loss(Z, Y[part]) * len(F)
+        value += head.losses(Z, Y[part]).sum()
         gradient += F.T @ (P[part] - Y[part])
     value = float(ranks.total(value)) / n + decay / 2 * float(head.weight.square().sum())
     return value, P, ranks.total(gradient) / n + decay * head.weight

@@ -149,11 +149,11 @@ class Head:
         chosen = one_hot(classes, self.C).to(P.dtype)
         return (P - 1) * chosen if self.kind == "multilabel" else P - chosen
 
-    def loss(self, Z, Y):
-        """The mean loss of logits Z (n,C) against targets Y (n,C), which may be probabilities."""
+    def losses(self, Z, Y):
+        """The loss (n,) of logits Z (n,C) against targets Y (n,C), which may be probabilities."""
         if self.kind == "multiclass":
-            return (Z.logsumexp(1) * Y.sum(1) - (Z * Y).sum(1)).mean()
-        return (torch.nn.functional.softplus(Z) - Y * Z).sum(1).mean()
+            return Z.logsumexp(1) * Y.sum(1) - (Z * Y).sum(1)
+        return (torch.nn.functional.softplus(Z) - Y * Z).sum(1)
 
     def basis(self):
         """Q (C,K) with orthonormal columns: where the loss is curved. K = C - 1 for softmax, else C."""

@@ -63,8 +63,16 @@ class Rows:
 
     def take(self, indices):
         """Some of this rank's rows, (k,D), in the order of `indices`."""
-        picked = [self._read(self.first + i, self.first + i + 1) for i in indices]
-        return self._finished(torch.cat(picked) if picked else torch.empty(0, self.D - self.bias))
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1) + self.first
+        taken = torch.empty(len(wanted), self.D - self.bias, dtype=self.dtype)
+        for part, start, end in zip(self.parts, self.starts, self.starts[1:]):
+            inside = np.flatnonzero((wanted >= start) & (wanted < end))
+            if len(inside):
+                rows = part[wanted[inside] - start]
+                taken[inside] = (torch.from_numpy(np.array(rows)) if _numpy(part) else rows).to("cpu", self.dtype)
+                if isinstance(part, np.memmap):
+                    _let_go(part)
+        return self._finished(taken)
 
     def _finished(self, block):
         block = block.to(self.device, self.dtype)

@@ -33,9 +33,6 @@ class RPSL2(Attributor):
 
     method, unit = "RPS-l2", "logit"
 
-    def __init__(self, model, loader, layer=-1, *, lmbd=0.003, **options):
-        super().__init__(model, loader, layer, lmbd=lmbd, **options)
-
     def _prepare(self, lmbd=0.003):
         if not 0 < lmbd < float("inf"):
             raise UserError(f"lmbd is {lmbd}: give a number above 0")

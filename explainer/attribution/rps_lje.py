@@ -31,9 +31,6 @@ class RPSLJE(Expansion):
 
     method, unit = "RPS-LJE", "logit"
 
-    def __init__(self, model, loader, layer=-1, *, lr=0.01, **options):
-        super().__init__(model, loader, layer, lr=lr, **options)
-
     def _prepare(self, lr=0.01):
         if not 0 < lr < float("inf"):
             raise UserError(f"lr is {lr}: give a number above 0")

@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 
 from explainer.attribution import ranks
@@ -36,6 +35,8 @@ class TopK:
 
     def to_frame(self):
         """A row for each pair: test point, class, rank (from 1), training point, score, supports."""
+        import pandas as pd  # here, so that commands start fast
+
         m, k = self.values.shape
         return pd.DataFrame(
             {

@@ -53,10 +53,11 @@ class TracIn(Attributor):
         several = isinstance(features, (list, tuple))
         if several and not len(features) == len(weight) == len(bias or features) > 0:
             raise UserError(f"got {len(features)} features and {len(weight)} weights: give one for each checkpoint")
+        cls._check_options(options)
         F, W, b = (features, weight, bias or [None] * len(weight)) if several else ([features], [weight], [bias])
         points = [Points(f, labels, w, c) for f, w, c in zip(F, W, b)]
         self = cls.__new__(cls)
-        self.features, self.checkpoints = None, []
+        self.checkpoints = []
         self._begin(points[0], more=points[1:], learning_rates=learning_rates, **options)
         return self
 

@@ -35,7 +35,7 @@ class TreeHead:
         F, groups = self._leaves(X)
         margin = np.asarray(margins(self.model, X), np.float64)
         C = margin.shape[1]
-        scale = C / self._count(groups, C) if _forest(self.model) else 1.0
+        scale = C**2 / len(groups) if _forest(self.model) else 1.0  # the mean over len(groups) / C trees, times C
         self.weight = scale * (groups[None, :] == np.arange(C)[:, None]).astype(np.float64)
         rest = margin - F @ self.weight.T
         self.bias = np.median(rest, 0)
@@ -45,10 +45,6 @@ class TreeHead:
                 f"the trees do not sum to the margin of {type(model).__name__}: they differ by up to {worst:.2g}; "
                 "only plain additive trees have exact features"
             )
-
-    @staticmethod
-    def _count(groups, C):
-        return len(groups) // C
 
     def features(self, X):
         """The features (n,d) of rows X, float64."""
@@ -118,15 +114,18 @@ def margins(model, X):
     return found.reshape(len(found), -1)
 
 
-def leaf_values(booster, X):
-    """XGBoost: the value of the leaf that each row reaches in each tree, (n,T), from one pass over the trees."""
+def leaf_values(booster, X, saved=None):
+    """XGBoost: the value of the leaf that each row reaches in each tree, (n,T), from one pass over the trees.
+
+    saved: what `_saved` has read of the booster, if it has.
+    """
     import xgboost
 
     data = xgboost.DMatrix(X)
     if data.num_col() != booster.num_features():
         raise UserError(f"the rows have {data.num_col()} columns: give the {booster.num_features()} of the training")
     leaves = booster.predict(data, pred_leaf=True).astype(np.int64).reshape(len(X), -1)
-    trees = _saved(booster)["trees"]
+    trees = (saved or _saved(booster))["trees"]
     # a leaf keeps its value where an inner node keeps its threshold
     values = [np.array(tree["split_conditions"], np.float32)[leaves[:, t]] for t, tree in enumerate(trees)]
     return np.stack(values, axis=1)
@@ -141,7 +140,8 @@ def _saved(booster):
 
 
 def _xgboost(booster, X):
-    return leaf_values(booster, X).astype(np.float64), np.array(_saved(booster)["tree_info"])
+    saved = _saved(booster)
+    return leaf_values(booster, X, saved).astype(np.float64), np.array(saved["tree_info"])
 
 
 def _lightgbm(booster, X):

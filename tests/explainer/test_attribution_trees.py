@@ -24,10 +24,10 @@ MODELS = {
     "xgboost": lambda: xgboost.XGBClassifier(n_estimators=7, max_depth=3),
     "xgboost forest": lambda: xgboost.XGBRFClassifier(n_estimators=7, max_depth=3),
     "lightgbm": lambda: lightgbm(n_estimators=7),
-    "gradient boosting": lambda: GradientBoostingClassifier(n_estimators=7),
-    "histogram boosting": lambda: HistGradientBoostingClassifier(max_iter=7),
-    "random forest": lambda: RandomForestClassifier(n_estimators=7, max_depth=4),
-    "extra trees": lambda: ExtraTreesClassifier(n_estimators=7, max_depth=4),
+    "gradient boosting": lambda: GradientBoostingClassifier(n_estimators=7, random_state=0),
+    "histogram boosting": lambda: HistGradientBoostingClassifier(max_iter=7, random_state=0),
+    "random forest": lambda: RandomForestClassifier(n_estimators=7, max_depth=4, random_state=0),
+    "extra trees": lambda: ExtraTreesClassifier(n_estimators=7, max_depth=4, random_state=0),
 }
 
 
@@ -55,9 +55,11 @@ def test_the_trees_sum_to_the_margin(name, classes):
 
 def test_names_of_classes_and_a_booster_of_its_own():
     X, y = table(2)
-    model = GradientBoostingClassifier(n_estimators=5).fit(X, np.array(["no", "yes"])[y])
+    model = GradientBoostingClassifier(n_estimators=5, random_state=0).fit(X, np.array(["no", "yes"])[y])
     named = InfluenceFunction.from_trees(model, X, np.array(["no", "yes"])[y], damping=0.01).self_influence()
-    plain = InfluenceFunction.from_trees(GradientBoostingClassifier(n_estimators=5).fit(X, y), X, y, damping=0.01)
+    plain = InfluenceFunction.from_trees(
+        GradientBoostingClassifier(n_estimators=5, random_state=0).fit(X, y), X, y, damping=0.01
+    )
     np.testing.assert_allclose(named, plain.self_influence(), rtol=1e-6)
     booster = xgboost.train({"objective": "binary:logistic", "base_score": 0.3}, xgboost.DMatrix(X, label=y), 5)
     head = TreeHead(booster, X)

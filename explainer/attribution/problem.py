@@ -1,0 +1,193 @@
+"""The points that are explained by, with the head on them: where they come from, checks, and passes over them."""
+
+import inspect
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+
+from config import UserError
+from explainer.attribution import ranks
+from explainer.attribution.collect import Features, Points, load_points, numbered
+from explainer.attribution.heads import Head
+from explainer.attribution.rows import MEMORY, Rows, Taken, numbers
+from explainer.attribution.solvers import Curvature, solver_for
+from explainer.attribution.trees import TreeHead
+
+
+class HeadOnPoints(ABC):
+    """A linear head and the training points it was trained on: the half of `Attributor` that makes ready.
+
+    rows: `Rows` of this rank. labels (n,) or (n,C), of all ranks. head: `Head`. decay (D,). n: points of all ranks.
+    features: `Features` of a model, trees: `TreeHead` of a tree model; None where it was made from arrays.
+    """
+
+    features = trees = None
+
+    def __init__(self, model, loader, layer=-1, *, cache=None, device=None, **options):
+        self._check_options(options)
+        self.features = Features(model, layer)
+        points = self.features.collect(loader, cache)
+        self._begin(points, device=device or self.features.device, **options)
+
+    @classmethod
+    def _check_options(cls, options):
+        """Raise UserError for an option that there is not, before anything is collected."""
+        known = [*inspect.signature(cls._begin).parameters, *inspect.signature(cls._prepare).parameters]
+        known = [name for name in known if name not in ("self", "points", "settings", "more")]
+        for name in options:
+            if name not in known:
+                raise UserError(f"{cls.__name__} has no option {name!r}: give some of {', '.join(known)}")
+
+    @classmethod
+    def from_arrays(cls, features, labels, weight, bias=None, **options):
+        """From arrays: features (n,d), labels (n,) or (n,C), and the head as nn.Linear or scikit-learn hold it.
+
+        features: NumPy, torch, a memmap, the path of a .npy file, or a folder of them (`explainer.attribution.rows`).
+        weight: (C,d), or (d,) for one logit. bias: (C,) or None.
+        """
+        cls._check_options(options)
+        self = cls.__new__(cls)
+        self._begin(Points(features, labels, weight, bias), **options)
+        return self
+
+    @classmethod
+    def from_cache(cls, folder, **options):
+        """From the folder that `cache=` has filled, without the model: test points are given as features then."""
+        return cls.from_arrays(*load_points(folder), **options)
+
+    @classmethod
+    def from_sklearn(cls, estimator, X, y, **options):
+        """From a fitted logistic classifier of scikit-learn and its training data.
+
+        The decay is that of LogisticRegression's C, unless it is given.
+        """
+        from sklearn.linear_model import LogisticRegression  # here, so that commands start fast
+
+        if not hasattr(estimator, "coef_") or not hasattr(estimator, "predict_proba"):
+            name = type(estimator).__name__
+            raise UserError(f"{name} has no coef_ and predict_proba: give a fitted logistic classifier")
+        labels = numbered(estimator.classes_, y)
+        intercept = np.reshape(estimator.intercept_, -1) if estimator.fit_intercept else None
+        if isinstance(estimator, LogisticRegression) and not estimator.l1_ratio and np.isfinite(estimator.C):
+            options = {"decay": 1 / (estimator.C * len(labels)), "decay_intercept": False, **options}
+        return cls.from_arrays(np.asarray(X, dtype=np.float64), labels, estimator.coef_, intercept, **options)
+
+    @classmethod
+    def from_trees(cls, model, X, y, **options):
+        """From an additive tree model and its training data: see `explainer.attribution.trees`.
+
+        y holds the classes 0, 1, …, or those of a scikit-learn model. Test points are rows like those of X.
+        """
+        if hasattr(model, "classes_"):
+            y = numbered(model.classes_, y)
+        head = TreeHead(model, X)
+        self = cls.__new__(cls)
+        self.trees = head
+        self._begin(Points(head.features(X), y, head.weight, head.bias), **options)
+        return self
+
+    def _begin(
+        self,
+        points,
+        *,
+        intercept=True,
+        head="auto",
+        decay=0.0,
+        decay_intercept=True,
+        damping=0.0,
+        solver="auto",
+        solver_settings=None,
+        n_samples_for_hessian=None,
+        seed=0,
+        precision=None,
+        device="cpu",
+        memory_limit=MEMORY,
+        **settings,
+    ):
+        self.device = _device(device)
+        if precision not in (None, torch.float32, torch.float64):
+            raise UserError(f"precision is {precision!r}: give torch.float32, torch.float64, or None")
+        labels = numbers(points.labels).to(self.device)
+        self.head = Head.of(points.weight, points.bias, labels, head, self.device, intercept)
+        self.rows = self._rows(points.features, precision, memory_limit)
+        if len(labels) != self.rows.total:
+            raise UserError(f"got {self.rows.total} rows of features and {len(labels)} labels: give as many of each")
+        self.labels, self.n = labels, self.rows.total
+        self.head.check(labels)
+        if self.head.kind != "multilabel" and len(torch.unique(labels)) < 2:
+            raise UserError(f"every label is {labels.flatten()[0].item()}: give points of two classes at least")
+        for name, value in (("decay", decay), ("damping", damping)):
+            if not value >= 0:
+                raise UserError(f"{name} is {value}: give 0 or a number above it")
+        self.decay = torch.full((self.head.D,), float(decay), dtype=torch.float64, device=self.device)
+        if self.head.bias and not decay_intercept:
+            self.decay[-1] = 0.0
+        self.damping, self.seed = damping, seed
+        self._solver, self._samples = (solver, solver_settings or {}), n_samples_for_hessian
+        options = f"{type(self).__name__} {self.n} {self.head.kind} {tuple(self.head.weight.shape)} {damping} {decay}"
+        ranks.agree(options, self.device)
+        ranks.agree(f"the weight {self.head.weight.sum().item():.12g}", self.device)
+        self._prepare(**settings)
+
+    def _rows(self, features, precision, memory_limit, whole=False):
+        rows = Rows(features, self.head.bias, precision, self.device, memory_limit, whole)
+        if rows.D != self.head.D:
+            d = self.head.D - self.head.bias
+            raise UserError(
+                f"the features have {rows.D - self.head.bias} columns and the head {d}: give those it is given"
+            )
+        return rows
+
+    @abstractmethod
+    def _prepare(self, **settings):
+        """Check the method's settings and calculate what all its scores need: `self.terms` and the rest."""
+
+    def _targets(self, rows):
+        """Y (b,C) of a slice of this rank's rows, float64."""
+        return self.head.targets(self.labels[self.rows.first + rows.start : self.rows.first + rows.stop])
+
+    def _directions(self, rows):
+        """The logit of every point's own label, (b,C); of a multilabel head +1 for its labels and -1 for the others."""
+        Y = self._targets(rows)
+        return Y if self.head.kind == "multiclass" else 2 * Y - 1
+
+    def _at(self, head, source=None):
+        """P (n,C) of this rank's rows at a head, and the mean gradient (D,C) there over all ranks, float64.
+
+        Raises UserError for features not finite.
+        """
+        source = source or self.rows
+        P = torch.empty(source.n, head.C, dtype=source.dtype, device=self.device)
+        gradient = torch.zeros_like(head.weight)
+        for rows, F in source.blocks(4 * head.C):
+            Z = head.logits(F)
+            if not torch.isfinite(Z).all():
+                bad = ~torch.isfinite(F).all(1)
+                row = int((bad if bad.any() else ~torch.isfinite(Z).all(1)).nonzero()[0, 0])
+                row += rows.start + source.first
+                raise UserError(f"the features of row {row} are not finite: mend or leave out that point")
+            P[rows] = head.probabilities(Z)
+            gradient += (F.T @ (P[rows] - self._targets(rows).to(F.dtype))).double()
+        return P, ranks.total(gradient) / self.n
+
+    def _solver_at(self, P, head):
+        """The solver with the Hessian at a head with probabilities P (n,C)."""
+        rows = self.rows
+        if self._samples is not None:
+            if not 1 <= self._samples <= self.n:
+                raise UserError(f"n_samples_for_hessian is {self._samples}: give 1 to {self.n}")
+            wanted = max(1, round(self._samples * self.rows.n / self.n))
+            picked = np.sort(np.random.default_rng([self.seed, ranks.rank()]).permutation(self.rows.n)[:wanted])
+            rows = Taken(self.rows, picked)
+            P = P[torch.as_tensor(picked, device=P.device)]
+        name, settings = self._solver
+        return solver_for(Curvature(rows, P, head, self.decay + self.damping), name, **settings)
+
+
+def _device(name):
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise UserError(f"device is {name!r} ({str(error).splitlines()[0]}): give cpu, or a device of yours") from error
+    return torch.device(name)

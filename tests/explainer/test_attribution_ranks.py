@@ -1,0 +1,77 @@
+"""Two ranks give the result of one, and say so when they disagree."""
+
+import subprocess
+import sys
+
+import numpy as np
+from conftest import REPOSITORY
+
+SCRIPT = """
+import sys, numpy as np, torch
+from explainer.attribution import RPSLJE, RPSL2, InfluenceFunction, GroupInfluence, ranks
+sys.path.insert(0, sys.argv[1])
+from test_attribution import Problem
+torch.set_num_threads(1)
+with ranks.begin():
+    for kind, C in (("binary", 1), ("multiclass", 3), ("multilabel", 2)):
+        problem, found = Problem(kind, C, n=41), {}
+        for method in (RPSLJE, RPSL2, InfluenceFunction, GroupInfluence):
+            e = method.from_arrays(*problem.arrays)
+            found[method.__name__ + "_own"] = e.self_influence()
+            found[method.__name__ + "_scores"] = np.concatenate(list(e.influence(problem.F_test)))
+            found[method.__name__ + "_top"], found[method.__name__ + "_rows"] = e.top_k(problem.F_test, 30)
+            found[method.__name__ + "_sum"] = e.parameters.numpy()
+        found["loo"] = e.leave_one_out().logits
+        found["group"] = e.effect([0, 3, 40], problem.F_test)
+        if ranks.rank() == 0:
+            np.savez(sys.argv[2] + "/" + kind + ".npz", **found)
+"""
+
+
+def test_two_ranks_give_the_result_of_one(tmp_path):
+    script, results = tmp_path / "ranks.py", []
+    script.write_text(SCRIPT)
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            str(number),
+            "--master_port",
+            "0",
+        ]
+        arguments = [str(script), str(REPOSITORY / "tests" / "explainer"), str(folder)]
+        launcher += ["--standalone"] if number > 1 else []
+        done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        results.append({path.stem: dict(np.load(path)) for path in sorted(folder.glob("*.npz"))})
+    one, two = results
+    assert len(one) == 3
+    for kind in one:
+        for name, value in one[kind].items():
+            np.testing.assert_allclose(two[kind][name], value, rtol=1e-6, atol=1e-9, err_msg=f"{kind} {name}")
+
+
+DISAGREEING = """
+import os, torch
+from explainer.attribution import InfluenceFunction, ranks
+with ranks.begin():
+    F = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    weight = torch.ones(1, 3) * (1 + int(os.environ["RANK"]))
+    try:
+        InfluenceFunction.from_arrays(F, torch.arange(20) % 2, weight)
+    except ValueError as error:
+        print(f"said: {error}")
+"""
+
+
+def test_ranks_that_disagree_say_so(tmp_path):
+    script = tmp_path / "disagreeing.py"
+    script.write_text(DISAGREEING)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    done = subprocess.run([*launcher, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.stdout.count("said: the ranks disagree: rank") == 2, done.stderr
+    assert "give every rank the same model and arguments" in done.stdout
