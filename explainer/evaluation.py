@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 
 from config import UserError
 from explainer.agreement import distinct_explanations, overlap
+from explainer.attribution import checks
 from explainer.attribution.fitting import fit_head
 from explainer.attribution.heads import Head
 from explainer.attribution.rows import Rows
@@ -24,15 +25,23 @@ class Evaluation:
     """
 
     def __init__(self, features, labels, test_features, classes, decay=1e-3):
-        if not decay > 0:
-            raise UserError(f"decay is {decay}: give a number above 0, so that every refit has a minimum")
+        checks.number("decay", decay, above=0)  # so that every refit has a minimum
         self.F, self.F_test = (torch.as_tensor(np.asarray(F)).double() for F in (features, test_features))
         self.labels, self.classes = (torch.as_tensor(np.asarray(y)).long() for y in (labels, classes))
         for F, y in ((self.F, self.labels), (self.F_test, self.classes)):
             if len(F) != len(y):
                 raise UserError(f"got {len(F)} rows of features and {len(y)} labels: give as many of each")
+        if self.F.ndim != 2 or self.F_test.shape[1:] != self.F.shape[1:]:
+            shapes = f"{tuple(self.F.shape)} and {tuple(self.F_test.shape)}"
+            raise UserError(f"the features have the shapes {shapes}: give (n, d) and (m, d)")
+        for F in (self.F, self.F_test):
+            if not torch.isfinite(F).all():
+                row = int((~torch.isfinite(F)).any(1).nonzero()[0, 0])
+                raise UserError(f"the features of row {row} are not finite: mend or leave out that point")
         self.decay, self.n, self._refits = decay, len(self.F), {}
         C = int(self.labels.max()) + 1
+        if self.classes.min() < 0 or self.classes.max() >= C:
+            raise UserError(f"the test points' classes go beyond those of the labels: give 0 to {C - 1}")
         kind, logits = ("binary", 1) if C == 2 else ("multiclass", C)
         start = Head.of(torch.zeros(logits, self.F.shape[1]), torch.zeros(logits), self.labels, kind)
         self.head = self._fit(torch.arange(self.n), decay, start)
@@ -77,8 +86,8 @@ class Evaluation:
 
         number: groups of k training points each, drawn by seed. The mean over the test points.
         """
-        if not 1 <= k < self.n:
-            raise UserError(f"k is {k}: give 1 to {self.n - 1}")
+        checks.number("k", k, least=1, most=self.n - 1, whole=True)
+        checks.number("number", number, least=2, whole=True)
         generator = np.random.default_rng(seed)
         groups = np.stack([generator.choice(self.n, k, replace=False) for _ in range(number)])
         predicted = self._scores(explainer)[:, groups].sum(2)  # (m,groups)
@@ -88,6 +97,7 @@ class Evaluation:
         """The linear datamodeling score (Park et al., 2023): on random halves of the training points, the rank
         correlation of a half's summed scores with the support after fitting on it, mean over the test points.
         """
+        checks.number("number", number, least=2, whole=True)
         generator, scores = np.random.default_rng(seed), self._scores(explainer)
         predicted, happened = [], []
         for _ in range(number):
@@ -101,6 +111,7 @@ class Evaluation:
         """Flip labels, fit the head to them, order the points by suspicion: the share of flips found at `portion`
         checked, and the area under the curve of found against checked, in [0, 1].
         """
+        checks.number("portion", portion, least=1 / self.n, below=1)
         generator = np.random.default_rng(seed)
         flipped = generator.permutation(self.n)[: int(self.n * portion)]
         labels, C = self.labels.clone(), self.head.classes
@@ -116,6 +127,8 @@ class Evaluation:
 
     def stability(self, method, settings, k=5):
         """The mean share of the k best that two of the settings, dictionaries of options, have in common."""
+        if len(settings) < 2:
+            raise UserError(f"got {len(settings)} settings: give two at least, to compare")
         tops = [self.explainer(method, **options).top_k(self.F_test, k, self.classes).indices.T for options in settings]
         return overlap(tops)
 

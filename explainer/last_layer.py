@@ -71,17 +71,11 @@ def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0, rcond: float 
     """
     d = len(H)
     H = H + damping * torch.eye(d, dtype=H.dtype, device=H.device)
-    if not torch.isfinite(H).all() or not H.any():
-        raise UserError(
-            "the Hessian of the last layer is zero or not finite: the model is certain of every training point; "
-            "train it for fewer epochs, or give --damping"
-        )
-    L, failed = torch.linalg.cholesky_ex(H)
     # The 1-norm estimate may exceed the 2-norm condition number d times: only a clear pass skips the eigenvalues.
     rcond = max(rcond, torch.finfo(torch.float64).eps * d)
-    if not failed and reciprocal_condition(H, L) > rcond * d:
-        identity = torch.eye(d, dtype=H.dtype, device=H.device)
-        return InverseHessian(torch.linalg.solve_triangular(L, identity, upper=False).T, d, None)
+    regular = cholesky_inverse(H, rcond * d)
+    if regular is not None:
+        return regular
     s, U = torch.linalg.eigh(H)
     keep = s > rcond * s[-1]
     rank, condition = int(keep.sum()), float(s[-1] / s[0].clamp_min(0))
@@ -95,8 +89,19 @@ def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0, rcond: float 
     return InverseHessian(U[:, keep] / s[keep].sqrt(), rank, condition)
 
 
-def reciprocal_condition(H, L):
-    """LAPACK's estimate of 1 / (|H| |H^-1|) in the 1-norm, from the Cholesky factor, in O(d^2)."""
+def cholesky_inverse(H: Float[Tensor, "d d"], least: float) -> InverseHessian | None:
+    """H^-1 by Cholesky, or None where LAPACK's estimate of 1 / (|H| |H^-1|) in the 1-norm is not above `least`.
+
+    Raises UserError where H is zero or not finite.
+    """
     norm = torch.linalg.matrix_norm(H, 1).item()
-    rcond, _ = lapack.dpocon(L.cpu().numpy(), norm, uplo="L")
-    return rcond
+    if not 0 < norm < float("inf"):
+        raise UserError(
+            "the Hessian of the last layer is zero or not finite: the model is certain of every training point; "
+            "train it for fewer epochs, or give --damping"
+        )
+    L, failed = torch.linalg.cholesky_ex(H)
+    if failed or not lapack.dpocon(L.cpu().numpy(), norm, uplo="L")[0] > least:
+        return None
+    identity = torch.eye(len(H), dtype=H.dtype, device=H.device)
+    return InverseHessian(torch.linalg.solve_triangular(L, identity, upper=False).T, len(H), None)

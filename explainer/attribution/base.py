@@ -8,6 +8,7 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
+from explainer.attribution.checks import number
 from explainer.attribution.problem import HeadOnPoints
 from explainer.attribution.scores import save_blocks, score_blocks
 from explainer.attribution.search import approximate
@@ -102,15 +103,14 @@ class Attributor(HeadOnPoints):
         F, classes = self._test(test, _asked(target))
         sign = 1 if order == "descending" else -1
         if search != "exact":
-            found = approximate(self, F, classes, k, sign, search, **(search_settings or {}))
+            found = approximate(self, F, classes, k, sign, search, search_settings or {})
             return TopK(*found[:2], classes.cpu().numpy(), self.method, self.unit, found[2])
         found = [self._best(*part, k, sign) for part in self._parts(F, classes)]
         values, indices = (torch.cat(part).cpu().numpy() for part in zip(*found))
         return TopK(values, indices, classes.cpu().numpy(), self.method, self.unit)
 
     def _check_k(self, k):
-        if not isinstance(k, (int, np.integer)) or not 1 <= k <= self.n:
-            raise UserError(f"k is {k!r}: give 1 to {self.n}, the number of training points")
+        number("k", k, least=1, most=self.n, whole=True)
 
     def _parts(self, F, classes, more=0):
         """Test points in parts whose queries, and `more` bytes for each point, fit into the memory limit."""

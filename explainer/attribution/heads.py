@@ -15,11 +15,11 @@ Softmax does not change when one vector is added to all columns of Theta, so H i
 gradient is orthogonal to it. `basis` spans the rest, in which H is regular if the features are.
 """
 
-import numpy as np
 import torch
 from torch.nn.functional import one_hot
 
 from config import UserError
+from explainer.attribution.checks import tensor
 
 KINDS = ("binary", "multiclass", "multilabel")
 TARGETS = ("predicted", "label")
@@ -46,7 +46,7 @@ class Head:
         kind "auto": binary for one logit, multilabel for labels (n,C), else multiclass. Raises UserError for arrays
         that do not fit.
         """
-        weight = torch.atleast_2d(torch.as_tensor(weight)).detach().to(device, torch.float64)
+        weight = torch.atleast_2d(tensor(weight, "the head's weight")).to(device, torch.float64)
         if weight.ndim != 2 or not weight.numel():
             raise UserError(f"the head's weight has the shape {tuple(weight.shape)}: give (classes, features)")
         C, offset = len(weight), None
@@ -59,7 +59,7 @@ class Head:
         if (kind == "binary") != (C == 1):
             raise UserError(f"head {kind} with {C} logits: a binary head has one, the others have several")
         if bias is not None:
-            bias = torch.as_tensor(bias).detach().to(device, torch.float64).reshape(-1)
+            bias = tensor(bias, "the head's bias").to(device, torch.float64).reshape(-1)
             if len(bias) != C:
                 raise UserError(f"the head has {C} logits and {len(bias)} biases: give as many")
             weight, offset = (torch.cat([weight, bias[:, None]], 1), None) if intercept else (weight, bias)
@@ -121,11 +121,7 @@ class Head:
             if self.kind == "multilabel":
                 raise UserError("a test point has many labels: give the target as one class for each")
             target = labels
-        try:
-            classes = torch.as_tensor(np.asarray(target) if not torch.is_tensor(target) else target)
-        except TypeError as error:
-            raise UserError(f"target holds no numbers: give class numbers from 0 to {self.classes - 1}") from error
-        classes = classes.to(Z.device).reshape(-1)
+        classes = tensor(target, "target").to(Z.device).reshape(-1)
         classes = classes.expand(m) if len(classes) == 1 else classes
         if len(classes) != m or ((classes < 0) | (classes >= self.classes) | (classes != classes.long())).any():
             raise UserError(

@@ -8,6 +8,7 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
+from explainer.attribution.checks import array, number
 from explainer.attribution.collect import Features, Points, load_points, numbered
 from explainer.attribution.heads import Head
 from explainer.attribution.rows import MEMORY, Rows, Taken, numbers
@@ -71,7 +72,9 @@ class HeadOnPoints(ABC):
         intercept = np.reshape(estimator.intercept_, -1) if estimator.fit_intercept else None
         if isinstance(estimator, LogisticRegression) and not estimator.l1_ratio and np.isfinite(estimator.C):
             options = {"decay": 1 / (estimator.C * len(labels)), "decay_intercept": False, **options}
-        return cls.from_arrays(np.asarray(X, dtype=np.float64), labels, estimator.coef_, intercept, **options)
+        return cls.from_arrays(
+            np.asarray(array(X, "X"), dtype=np.float64), labels, estimator.coef_, intercept, **options
+        )
 
     @classmethod
     def from_trees(cls, model, X, y, **options):
@@ -117,9 +120,9 @@ class HeadOnPoints(ABC):
         self.head.check(labels)
         if self.head.kind != "multilabel" and len(torch.unique(labels)) < 2:
             raise UserError(f"every label is {labels.flatten()[0].item()}: give points of two classes at least")
-        for name, value in (("decay", decay), ("damping", damping)):
-            if not value >= 0:
-                raise UserError(f"{name} is {value}: give 0 or a number above it")
+        number("decay", decay, least=0)
+        number("damping", damping, least=0)
+        number("seed", seed, least=0, whole=True)
         self.decay = torch.full((self.head.D,), float(decay), dtype=torch.float64, device=self.device)
         if self.head.bias and not decay_intercept:
             self.decay[-1] = 0.0
@@ -175,8 +178,7 @@ class HeadOnPoints(ABC):
         """The solver with the Hessian at a head with probabilities P (n,C)."""
         rows = self.rows
         if self._samples is not None:
-            if not 1 <= self._samples <= self.n:
-                raise UserError(f"n_samples_for_hessian is {self._samples}: give 1 to {self.n}")
+            number("n_samples_for_hessian", self._samples, least=1, most=self.n, whole=True)
             wanted = max(1, round(self._samples * self.rows.n / self.n))
             picked = np.sort(np.random.default_rng([self.seed, ranks.rank()]).permutation(self.rows.n)[:wanted])
             rows = Taken(self.rows, picked)

@@ -15,6 +15,7 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
+from explainer.attribution.checks import array, number, tensor
 
 MEMORY = 2**28  # bytes that a block and what is calculated from it may need
 BLOCK = 2**20  # entries of a block, and of what is calculated from it: larger ones leave the processor's caches
@@ -33,12 +34,11 @@ class Rows:
         self.total, width = self.starts[-1], self.parts[0].shape[1]
         if not self.total:
             raise UserError("got 0 rows of features: give at least one")
-        kind = (
-            torch.from_numpy(np.empty(0, self.parts[0].dtype)).dtype if _numpy(self.parts[0]) else self.parts[0].dtype
-        )
+        kind = tensor(self.parts[0][:0], "features").dtype
         if not kind.is_floating_point:
             raise UserError(f"features are {kind}: give float32 or float64")
         self.dtype = dtype or (torch.float64 if kind == torch.float64 else torch.float32)
+        number("memory_limit", memory_limit, above=0)
         self.bias, self.device, self.memory_limit = bias, torch.device(device), memory_limit
         self.first, last = (0, self.total) if whole else ranks.share(self.total)
         self.n, self.D = last - self.first, width + bias
@@ -119,27 +119,22 @@ def _let_go(mapped):
         inner.madvise(mmap.MADV_DONTNEED)
 
 
-def opened(source):
-    """An array, or the memmap behind the path of a .npy file. Raises UserError where it cannot be read."""
+def opened(source, name="features"):
+    """An array or tensor, or the memmap behind the path of a .npy file. Raises UserError where it cannot be read."""
     if isinstance(source, (str, Path)):
         try:
-            return np.load(source, mmap_mode="r", allow_pickle=False)
+            source, name = np.load(source, mmap_mode="r", allow_pickle=False), str(source)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {source} ({error}): give a .npy file of numbers") from error
-    return source.detach() if isinstance(source, torch.Tensor) else np.asanyarray(source)
+    return array(source, name)
 
 
 def numbers(labels):
     """Labels as a tensor of their own, from whatever holds numbers. Raises UserError for what does not."""
-    try:
-        if not torch.is_tensor(labels):
-            labels = torch.from_numpy(np.array(opened(labels)))
-        labels = labels.detach().clone()
-    except TypeError as error:
-        raise UserError(f"labels are {type(labels).__name__} of no numbers: give class numbers 0, 1, …") from error
+    labels = tensor(opened(labels, "labels"), "labels").clone()
     if not labels.ndim:
         raise UserError("got one label: give one for each point, (n,)")
-    return labels.long() if labels.dtype == torch.bool else labels
+    return labels if labels.is_floating_point() else labels.long()
 
 
 def _parts(source):

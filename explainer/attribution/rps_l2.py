@@ -9,9 +9,9 @@ and at its minimum Theta = sum_i f_i alpha_i', with alpha_i = -(p_i(Theta) - p_i
 
 import torch
 
-from config import UserError
 from explainer.attribution import ranks
 from explainer.attribution.base import Attributor
+from explainer.attribution.checks import number
 from explainer.attribution.fitting import fit_head
 from explainer.attribution.scores import Queries, Term
 
@@ -34,8 +34,7 @@ class RPSL2(Attributor):
     method, unit = "RPS-l2", "logit"
 
     def _prepare(self, lmbd=0.003):
-        if not 0 < lmbd < float("inf"):
-            raise UserError(f"lmbd is {lmbd}: give a number above 0")
+        number("lmbd", lmbd, above=0)
         P = self._at(self.head)[0].double()
         self.fitted = fit_head(self.rows, P, self.head, 2 * lmbd)
         self.alpha = alphas(self._at(self.fitted)[0].double(), P, lmbd, self.n)

@@ -14,7 +14,7 @@ the head was trained with a weight decay, L includes decay/2 |Theta|^2, H the de
 stands for f_i r_i'.
 """
 
-from config import UserError
+from explainer.attribution.checks import number
 from explainer.attribution.expansion import Expansion
 from explainer.attribution.scores import Queries
 
@@ -32,8 +32,7 @@ class RPSLJE(Expansion):
     method, unit = "RPS-LJE", "logit"
 
     def _prepare(self, lr=0.01):
-        if not 0 < lr < float("inf"):
-            raise UserError(f"lr is {lr}: give a number above 0")
+        number("lr", lr, above=0)
         _, gradient = self._at(self.head)
         self._expand(self.head.at(self.head.weight + lr * (gradient + self.decay[:, None] * self.head.weight)))
         pull = self.decay[:, None] * self.center.weight  # of the decay, the same for every point

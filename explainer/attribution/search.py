@@ -5,19 +5,26 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
+from explainer.attribution.checks import number
 from explainer.attribution.scores import vectors
 
 SAMPLE = 100  # test points on which the recall is measured
 
 
-def approximate(explainer, F, classes, k, sign, search, probes=16, lists=None):
+def approximate(explainer, F, classes, k, sign, search, settings):
     """(values, indices, recall) of the k best training points by an inverted-file index over the vectors f_i c_i'.
 
-    lists: cells of the index, the square root of n by default; probes: cells that are looked into.
-    Raises UserError for an unknown search, methods of several terms, several ranks, and where faiss is missing.
+    settings: `lists`, the cells of the index, the square root of n by default; `probes`, how many are looked into.
+    Raises UserError for an unknown search or setting, methods of several terms, several ranks, and where faiss is
+    missing.
     """
     if search != "faiss":
         raise UserError(f"search is {search!r}: give exact or faiss")
+    settings = {"lists": max(1, int(explainer.n**0.5)), "probes": 16, **settings}
+    if set(settings) != {"lists", "probes"}:
+        raise UserError(f"search_settings: got {', '.join(settings)}; give lists and probes")
+    number("lists", settings["lists"], least=1, most=explainer.n, whole=True)
+    number("probes", settings["probes"], least=1, whole=True)
     try:
         import faiss
     except ImportError as error:
@@ -30,11 +37,10 @@ def approximate(explainer, F, classes, k, sign, search, probes=16, lists=None):
     V = (sign * V.transpose(1, 2).reshape(len(F), -1)).float().cpu().numpy()
     blocks = [vectors(f, term.coefficients(rows).to(f.dtype)).float() for rows, f in term.rows.blocks()]
     points = torch.cat(blocks).cpu().numpy()
-    n, width = points.shape
-    index = faiss.index_factory(width, f"IVF{lists or max(1, int(n**0.5))},Flat", faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(points.shape[1], f"IVF{settings['lists']},Flat", faiss.METRIC_INNER_PRODUCT)
     index.train(points)
     index.add(points)
-    faiss.extract_index_ivf(index).nprobe = probes
+    faiss.extract_index_ivf(index).nprobe = settings["probes"]
     values, indices = index.search(V, k)
     few = (indices < 0).any(1)
     if few.any():  # too few points in the cells that were looked into

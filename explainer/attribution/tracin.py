@@ -11,6 +11,7 @@ import torch
 
 from config import UserError
 from explainer.attribution.base import Attributor
+from explainer.attribution.checks import tensor
 from explainer.attribution.collect import Features, Points
 from explainer.attribution.heads import Head
 from explainer.attribution.scores import Queries, Term
@@ -62,7 +63,7 @@ class TracIn(Attributor):
         return self
 
     def _prepare(self, more=(), learning_rates=1.0):
-        rates = torch.as_tensor(learning_rates, dtype=torch.float64).reshape(-1)
+        rates = tensor(learning_rates, "learning_rates").double().cpu().reshape(-1)
         rates = rates.expand(1 + len(more)) if len(rates) == 1 else rates
         if len(rates) != 1 + len(more) or not (rates > 0).all():
             raise UserError(f"learning_rates: give one above 0 for each of {1 + len(more)} checkpoints, or one for all")

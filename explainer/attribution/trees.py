@@ -32,7 +32,7 @@ class TreeHead:
         self.model = _plain(model)
         _check_loss(self.model)
         self._leaves = _reader(self.model)
-        F, groups = self._leaves(X)
+        F, groups = _read(self._leaves, X)
         margin = np.asarray(margins(self.model, X), np.float64)
         C = margin.shape[1]
         scale = C**2 / len(groups) if _forest(self.model) else 1.0  # the mean over len(groups) / C trees, times C
@@ -47,8 +47,23 @@ class TreeHead:
             )
 
     def features(self, X):
-        """The features (n,d) of rows X, float64."""
-        return self._leaves(X)[0]
+        """The features (n,d) of rows X, float64. Raises UserError for rows that the trees cannot read."""
+        return _read(self._leaves, X)[0]
+
+
+def _read(leaves, X):
+    """What `leaves` reads of rows X."""
+    if hasattr(X, "toarray"):
+        raise UserError("the rows are a sparse matrix: give an array, with nan for what the trees take as missing")
+    if np.ndim(X) != 2:
+        raise UserError(f"the rows have the shape {np.shape(X)}: give (n, columns)")
+    try:
+        return leaves(X)
+    except UserError:
+        raise
+    except Exception as error:  # of three libraries
+        what = str(error).strip().splitlines()[0]
+        raise UserError(f"the trees cannot read the rows ({what}): give rows like those of the training") from error
 
 
 def _plain(model):

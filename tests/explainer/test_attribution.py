@@ -251,7 +251,7 @@ def test_the_most_suspicious_are_the_first_of_the_order(problem, method):
     np.testing.assert_array_equal(suspicion, every[indices])
     if method is not RPSL2:
         np.testing.assert_allclose(every, np.abs(explainer.self_influence()))
-    with pytest.raises(ValueError, match="k is 61: give 1 to 60"):
+    with pytest.raises(ValueError, match="k is 61: give a whole number from 1 to 60"):
         explainer.most_suspicious(61)
 
 

@@ -1,8 +1,10 @@
 """Arrays, memmaps and shards; files of scores; approximate search; bad arrays and questions."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from test_attribution import Problem
 
 from explainer.attribution import RPSL2, RPSLJE, GroupInfluence, InfluenceFunction, TracIn
@@ -84,7 +86,7 @@ NAN[13, 2] = float("nan")
         ({"head": "binary"}, "head binary with 3 logits"),
         ({"head": "linear"}, "head is 'linear': give one of binary"),
         ({"lr": 0}, "lr is 0: give a number above 0"),
-        ({"decay": -1}, "decay is -1: give 0 or a number above it"),
+        ({"decay": -1}, "decay is -1: give a number from 0 up"),
         ({"lmbd": 1}, "RPSLJE has no option 'lmbd': give some of"),
         ({"labels": torch.eye(3)[torch.arange(60) % 3]}, "the labels look one-hot: give class numbers"),
     ],
@@ -107,7 +109,7 @@ def test_bad_questions(tmp_path):
     problem = Problem("multiclass", 3)
     explainer = RPSLJE.from_arrays(*problem.arrays)
     for call, said in (
-        (lambda: explainer.top_k(problem.F_test, 61), "k is 61: give 1 to 60"),
+        (lambda: explainer.top_k(problem.F_test, 61), "k is 61: give a whole number from 1 to 60"),
         (lambda: explainer.top_k(problem.F_test, 0), "k is 0"),
         (lambda: explainer.top_k(problem.F_test, 3.0), "k is 3.0"),
         (lambda: explainer.top_k(problem.F_test, order="up"), "order is 'up': give descending or ascending"),
@@ -116,6 +118,11 @@ def test_bad_questions(tmp_path):
         (lambda: explainer.top_k(problem.F_test, target=3), "target: give a class from 0 to 2"),
         (lambda: explainer.top_k(problem.F_test, target=[0, 1]), "for each of 7 test points"),
         (lambda: explainer.top_k(problem.F_test, search="magic"), "search is 'magic': give exact or faiss"),
+        (
+            lambda: explainer.top_k(problem.F_test, search="faiss", search_settings={"cells": 3}),
+            "give lists and probes",
+        ),
+        (lambda: explainer.top_k(problem.F_test, search="faiss", search_settings={"lists": 99}), "lists is 99: give a"),
         (lambda: explainer.top_k(NAN[:20]), "the features of test point 13 are not finite"),
         (lambda: explainer.top_k([(problem.F_test, None)]), "was made from arrays: give features"),
         (lambda: RPSL2.from_arrays(*problem.arrays, lmbd=-1), "lmbd is -1: give a number above 0"),
@@ -168,8 +175,15 @@ def test_what_was_written_into_a_private_memmap_stays(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"labels": np.array(["a", "b"] * 30)}, "labels are ndarray of no numbers"),
+        ({"labels": np.array(["a", "b"] * 30)}, "labels: got ndarray of <U1; give numbers"),
         ({"labels": 1}, "got one label: give one for each point"),
+        ({"features": csr_matrix(np.eye(60, 4))}, "features: got a sparse matrix; give an array"),
+        ({"features": np.zeros((60, 4), np.longdouble)}, "features: got ndarray of float128; give numbers"),
+        ({"weight": None}, "the head's weight: got NoneType"),
+        ({"decay": "much"}, "decay is 'much': give a number from 0 up"),
+        ({"lr": float("nan")}, "lr is nan: give a number above 0"),
+        ({"memory_limit": 0}, "memory_limit is 0: give a number above 0"),
+        ({"seed": -1}, "seed is -1: give a whole number from 0 up"),
         ({"device": "moon"}, "device is 'moon' .*: give cpu"),
         ({"precision": "float32"}, "precision is 'float32': give torch.float32"),
         ({"solver": "cg", "solver_settings": {"depth": 3}}, r"solver_settings of cg: got \['depth'\]; give some of"),
@@ -180,13 +194,25 @@ def test_bad_types(options, said):
         RPSLJE.from_arrays(**arrays(**options))
 
 
+def test_frames_lists_and_foreign_bytes_are_read_as_the_numbers_they_hold():
+    F, y, weight, bias = (x.numpy() for x in Problem("multiclass", 3).arrays)
+    expected = RPSLJE.from_arrays(F, y, weight, bias).self_influence()
+    for given in (
+        (pd.DataFrame(F), pd.Series(y, index=np.arange(60) + 7), pd.DataFrame(weight), bias),
+        (F.tolist(), y.tolist(), weight.tolist(), bias.tolist()),
+        (F.astype(">f8"), y.astype(">i4"), weight.astype(">f8"), bias),
+        (F, y.astype(np.uint16), weight, bias),
+    ):
+        np.testing.assert_allclose(RPSLJE.from_arrays(*given).self_influence(), expected, rtol=1e-6, atol=1e-9)
+
+
 def test_labels_are_kept_as_they_were_given():
     problem = Problem("binary", 1)
     explainer = InfluenceFunction.from_arrays(*problem.arrays)
     before = explainer.self_influence()
     problem.y.fill_(0)
     np.testing.assert_array_equal(explainer.self_influence(), before)
-    for target, said in ((None, "target is None"), (["a"] * 7, "target holds no numbers")):
+    for target, said in ((None, "target is None"), (["a"] * 7, "target: got list of <U1; give numbers")):
         with pytest.raises(ValueError, match=said):
             explainer.top_k(problem.F_test, target=target)
 

@@ -1,8 +1,10 @@
 """Trees as features: they sum to the model's margin, of every supported library."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xgboost
+from scipy.sparse import csr_matrix
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     GradientBoostingClassifier,
@@ -82,6 +84,12 @@ def test_models_without_exact_features_are_refused():
         TreeHead(xgboost.XGBRegressor(n_estimators=3).fit(X, y), X)
     with pytest.raises(ValueError, match="the rows have 3 columns: give the 5 of the training"):
         TreeHead(MODELS["xgboost"]().fit(X, y), X[:, :3])
+    with pytest.raises(ValueError, match=r"the rows have the shape \(5,\): give"):
+        TreeHead(MODELS["xgboost"]().fit(X, y), X[0])
+    with pytest.raises(ValueError, match="the rows are a sparse matrix: give an array"):
+        TreeHead(MODELS["xgboost"]().fit(X, y), csr_matrix(X))
+    with pytest.raises(ValueError, match="the trees cannot read the rows .*: give rows like those of the training"):
+        TreeHead(MODELS["xgboost"]().fit(pd.DataFrame(X, columns=list("abcde")), y), X)
     with pytest.raises(ValueError, match="SVC is not supported: give a model of XGBoost"):
         TreeHead(SVC().fit(X, y), X)
     dart = xgboost.train(

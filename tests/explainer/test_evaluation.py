@@ -63,6 +63,23 @@ def test_the_table_has_every_measure(evaluation):
     assert np.isnan(table.loc["RPS-l2", "stability"]) and 0 < table.loc["RPS-l2", "different sets"] <= 1
 
 
-def test_decay_is_needed():
-    with pytest.raises(ValueError, match="decay is 0: give a number above 0"):
-        Evaluation(np.eye(4), [0, 1, 0, 1], np.eye(4), [0, 1, 0, 1], 0)
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda e: Evaluation(np.eye(4), [0, 1, 0, 1], np.eye(4), [0, 1, 0, 1], 0),
+            "decay is 0: give a number above 0",
+        ),
+        (lambda e: Evaluation(np.eye(4), [0, 1, 0, 1], np.eye(3), [0, 1, 0]), r"the shapes \(4, 4\) and \(3, 3\)"),
+        (lambda e: Evaluation(np.eye(2), [0, 1], np.eye(2), [0, 2]), "go beyond those of the labels: give 0 to 1"),
+        (lambda e: Evaluation(np.eye(2) * np.nan, [0, 1], np.eye(2), [0, 1]), "the features of row 0 are not finite"),
+        (lambda e: e.stability(RPSLJE, [{"lr": 0.1}]), "got 1 settings: give two at least"),
+        (lambda e: e.leave_out_correlation(e.explainer(RPSLJE), number=0), "number is 0: give a whole number from 2"),
+        (lambda e: e.leave_out_correlation(e.explainer(RPSLJE), k=e.n), "k is .*: give a whole number from 1 to"),
+        (lambda e: e.datamodeling_score(e.explainer(RPSLJE), number=1), "number is 1: give a whole number from 2"),
+        (lambda e: e.mislabelled_found(RPSLJE, portion=0), "portion is 0: give a number"),
+    ],
+)
+def test_bad_measurements(evaluation, call, said):
+    with pytest.raises(ValueError, match=said):
+        call(evaluation)

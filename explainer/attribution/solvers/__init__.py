@@ -2,11 +2,13 @@
 
 Letters as in `explainer.attribution.heads`. V (k,D,C) holds k right-hand sides, each shaped like the head. Every
 solver returns (H + damping I)^-1 V where that exists, and the pseudo-inverse of H where damping is 0 and H is singular;
-right-hand sides outside the range of H (no gradient is) lose what lies outside.
+right-hand sides outside the range of H (no gradient is) lose what lies outside. Softmax's own direction, the same vector
+in every column, is left out of V and of the answer with damping as well.
 """
 
 import inspect
 import logging
+import warnings
 
 from config import UserError
 from explainer.attribution.solvers.base import Curvature, Solver
@@ -26,7 +28,7 @@ def solver_for(curvature, solver="auto", **settings):
     """A solver by name, with its settings; "auto" picks by size, and logs which.
 
     exact up to D K = 6000; dual where there are fewer points than features and at most 6000 rows n K; else kronecker,
-    which is an approximation for several classes. Raises UserError for an unknown name.
+    with a warning where it is an approximation, for several classes. Raises UserError for an unknown name.
     """
     if isinstance(solver, type) and issubclass(solver, Solver):
         return solver(curvature, **settings)
@@ -37,6 +39,12 @@ def solver_for(curvature, solver="auto", **settings):
         else:
             solver = "exact" if size <= LARGEST_EXACT else "kronecker"
         log.info("solver: %s, for a head of %d x %d and %d points", solver, curvature.D, curvature.C, curvature.n)
+        if solver == "kronecker" and curvature.K > 1:
+            warnings.warn(
+                f"the head has {size:,} parameters, too many for an exact inverse: the solver is kronecker, an "
+                "approximation; solver='cg' is exact, and solver='kronecker' says that this one is wanted",
+                stacklevel=2,
+            )
     if solver not in SOLVERS:
         raise UserError(f"solver is {solver!r}: give one of auto, {', '.join(SOLVERS)}")
     try:

@@ -5,8 +5,11 @@ import warnings
 import torch
 
 from explainer.attribution import ranks
+from explainer.attribution.checks import number
 from explainer.attribution.solvers.base import Solver
-from explainer.last_layer import RCOND, RankWarning, inverse_hessian, reciprocal_condition
+from explainer.last_layer import RCOND, RankWarning, cholesky_inverse, inverse_hessian
+
+SAFE = 1000 * torch.finfo(torch.float32).eps  # the reciprocal condition of H above which float32 will do
 
 
 class Exact(Solver):
@@ -22,10 +25,14 @@ class Exact(Solver):
 
     def __init__(self, curvature, rcond=RCOND):
         super().__init__(curvature)
-        blocks = curvature.dense()
-        if curvature.rows.dtype != torch.float64 and not all(_regular(H, curvature) for H in blocks):
-            blocks = curvature.dense(torch.float64)  # what float32 has lost would count
-        self.inverses = [inverse_hessian(_damped(H, curvature), 0.0, rcond) for H in blocks]
+        number("rcond", rcond, least=0, below=1)
+        self.inverses = [None]
+        if curvature.rows.dtype != torch.float64:
+            least = max(SAFE, rcond * curvature.D * curvature.K)
+            self.inverses = [cholesky_inverse(_damped(H, curvature), least) for H in curvature.dense()]
+        if any(inverse is None for inverse in self.inverses):  # what float32 has lost would count
+            blocks = curvature.dense(torch.float64)
+            self.inverses = [inverse_hessian(_damped(H, curvature), 0.0, rcond) for H in blocks]
         self.rank = sum(inverse.rank for inverse in self.inverses)
         self._factors = {}
 
@@ -79,13 +86,6 @@ def _damped(H, curvature):
     return H + torch.diag(curvature.ridge.repeat(len(H) // curvature.D))
 
 
-def _regular(H, curvature):
-    """Whether H is so well-conditioned that the rounding of products in float32 does not matter."""
-    H = _damped(H, curvature)
-    L, failed = torch.linalg.cholesky_ex(H)
-    return not failed and reciprocal_condition(H, L) > 1000 * torch.finfo(torch.float32).eps
-
-
 class Dual(Solver):
     """Exact through the Gram matrix of the n K rows of the curvature's square root: for n K < D K.
 
@@ -97,6 +97,7 @@ class Dual(Solver):
 
     def __init__(self, curvature, rcond=RCOND):
         super().__init__(curvature)
+        number("rcond", rcond, least=0, below=1)
         c, Q = curvature, curvature.Q
         self.F = ranks.gathered(torch.cat([F for F, _ in c.blocks()]).double())
         P = ranks.gathered(c.P.double())

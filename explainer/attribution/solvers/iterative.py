@@ -4,6 +4,7 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
+from explainer.attribution.checks import number
 from explainer.attribution.solvers.base import Curvature, Solver
 from explainer.last_layer import RCOND
 
@@ -19,6 +20,8 @@ class ConjugateGradients(Solver):
 
     def __init__(self, curvature, tolerance=1e-8, steps=2000):
         super().__init__(curvature)
+        number("tolerance", tolerance, above=0)
+        number("steps", steps, least=1, whole=True)
         self.tolerance, self.steps, self.taken = tolerance, steps, 0
 
     def solve(self, V):
@@ -63,6 +66,10 @@ class LiSSA(Solver):
             raise UserError("lissa needs damping above 0: its series does not end otherwise; give damping")
         if ranks.size() > 1:
             raise UserError("lissa runs on one rank: take another solver")
+        for name, value in (("depth", depth), ("repeats", repeats), ("batch", batch)):
+            number(name, value, least=1, whole=True)
+        if scale is not None:
+            number("scale", scale, above=0)
         self.depth, self.repeats, self.batch, self.seed = depth, repeats, min(batch, len(curvature.rows)), seed
         if scale is None:  # |S_i| <= 1/2 for softmax, 1/4 for a sigmoid
             bound = 0.5 if curvature.head.kind == "multiclass" else 0.25
@@ -99,6 +106,9 @@ class LowRank(Solver):
 
     def __init__(self, curvature, rank=64, iterations=4, seed=0, rcond=RCOND):
         super().__init__(curvature)
+        number("rank", rank, least=1, whole=True)
+        number("iterations", iterations, least=0, whole=True)
+        number("rcond", rcond, least=0, below=1)
         c, size = curvature, curvature.D * curvature.C
         generator = torch.Generator().manual_seed(seed)
         wanted = min(rank + 8, c.D * c.K)

@@ -3,6 +3,7 @@
 import torch
 
 from explainer.attribution import ranks
+from explainer.attribution.checks import number
 from explainer.attribution.solvers.base import Solver
 from explainer.last_layer import RCOND
 
@@ -19,6 +20,7 @@ class Kronecker(Solver):
 
     def __init__(self, curvature, rcond=RCOND):
         super().__init__(curvature)
+        number("rcond", rcond, least=0, below=1)
         c = curvature
         self.exact = c.K == 1
         A = torch.zeros(c.D, c.D, dtype=torch.float64, device=c.device)
