@@ -2,8 +2,8 @@
 
 Letters as in `explainer.attribution.heads`. V (k,D,C) holds k right-hand sides, each shaped like the head. Every
 solver returns (H + damping I)^-1 V where that exists, and the pseudo-inverse of H where damping is 0 and H is singular;
-right-hand sides outside the range of H (no gradient is) lose what lies outside. Softmax's own direction, the same vector
-in every column, is left out of V and of the answer with damping as well.
+right-hand sides outside the range of H (no gradient is) lose what lies outside. Softmax's own direction, the same
+vector in every column, is left out of V and of the answer with damping as well.
 """
 
 import inspect
