@@ -1,0 +1,184 @@
+"""Contextual decomposition of any classifier: what a part of the input adds to each logit.
+
+    x = m x + (1 - m) x  ►  b + g through every operation  ►  logits = rel + irrel
+
+Murdoch, Liu, Yu (ICLR 2018) for the LSTM; Singh, Murdoch, Yu (ICLR 2019) for convolutions and images. All masks of a
+call go through the model together, `max_batch` rows at a time.
+"""
+
+import contextlib
+
+import torch
+
+from config import UserError
+from explainer.attribution.checks import number
+from explainer.decomposition import passes
+from explainer.decomposition.rules.base import Rules
+from explainer.decomposition.scores import Scores, check_masks, check_sum, logits_of
+from explainer.decomposition.split import Split, UnsupportedOp
+
+RELU, ZERO_RULES, BIAS_RULES = ("acd", "shapley"), ("coverage", "half"), ("mask", "irrelevant")
+MAX_BATCH = 256
+
+
+def cd(
+    model, x, masks, *, relu="acd", zero_rule="coverage", tol=None, check=True, max_batch=MAX_BATCH, detach_share=False
+):
+    """Scores of masks over inputs, for a model of feed-forward operations.
+
+    model: gives logits (N,K) or (N,) of x. x (N,C,...) or (N,F). masks: (Q,...) over the positions of every input, one
+    for each input (N,Q,...), or with the channels (N,Q,C,...); booleans, or numbers in [0,1].
+    relu: "acd" (Singh et al., 2019) or "shapley" (Murdoch et al., 2018). zero_rule: "coverage", under which a full mask
+    leaves exactly nothing irrelevant and an empty one nothing relevant, or "half", the official code's. tol: how far
+    the parts' sum may be from the output (1e-3 in float32, 1e-8 in float64, of the largest logit); check=False does
+    not look. max_batch: rows that go through the model at once. detach_share: the bias's shares are constants in the
+    gradient.
+    Returns `Scores`, with a graph where gradients are enabled. The model is in evaluation mode meanwhile and left as it
+    was. Raises UserError for bad masks, and `UnsupportedOp` for an operation without a rule.
+    """
+    x = _inputs(x)
+    masks = check_masks(masks, x)
+    settings = _settings(relu=relu, zero_rule=zero_rule, detach_share=detach_share)
+
+    def parts(rules, rows, columns):
+        m, image = masks[rows, columns], x[rows]
+        w = m.flatten(1).mean(1).reshape(-1, *[1] * (x.ndim - 1))
+        return (Split(m * image, (1 - m) * image, w, rules),), {}
+
+    return _scores(model, (x,), parts, masks.shape[1], settings, tol if check else torch.inf, max_batch)
+
+
+def cd_text(
+    model,
+    ids,
+    token_masks,
+    *,
+    lengths=None,
+    embedding="auto",
+    bias_rule="mask",
+    relu="acd",
+    zero_rule="coverage",
+    tol=None,
+    check=True,
+    max_batch=MAX_BATCH,
+    detach_share=False,
+):
+    """Scores of sets of tokens, for a model that embeds its inputs and is recurrent, convolutional or both.
+
+    ids (N,T): tokens. lengths (N,): given to the model as its second argument, and what a mask may not go beyond.
+    token_masks: (Q,T) or (N,Q,T). embedding: the nn.Embedding whose vectors are split, or its name; "auto": the only
+    one. bias_rule: "mask", an LSTM's own drive is relevant at the mask's tokens (Singh et al., 2019), so that the mask
+    of all tokens gives the prediction; "irrelevant", never (Murdoch et al., 2018). The rest is as for `cd`.
+    """
+    ids = _inputs(ids)
+    if ids.ndim != 2 or ids.is_floating_point():
+        raise UserError(f"ids are {ids.dtype} {tuple(ids.shape)}: give whole numbers (N, T)")
+    masks = check_masks(token_masks, ids[:, :].to(torch.get_default_dtype()), "token_masks")
+    length = torch.full((len(ids),), ids.shape[1]) if lengths is None else torch.as_tensor(lengths)
+    beyond = torch.arange(ids.shape[1]) >= length.cpu()[:, None]
+    if (masks.cpu() * beyond[:, None]).any():
+        raise UserError("token_masks: a mask is longer than its sentence; give 0 beyond the length")
+    settings = _settings(relu=relu, zero_rule=zero_rule, bias_rule=bias_rule, detach_share=detach_share)
+    layer = _embedding(model, embedding)
+    inputs = (ids,) if lengths is None else (ids, torch.as_tensor(lengths))
+
+    def parts(rules, rows, columns):
+        own = {layer: lambda module, tokens: _embedded(module, tokens, masks[rows, columns], rules)}
+        return tuple(value[rows.to(value.device)] for value in inputs), own
+
+    return _scores(model, inputs, parts, masks.shape[1], settings, tol if check else torch.inf, max_batch)
+
+
+def cd_layers(model, x, mask, **options):
+    """What every operation makes of one input under one mask: a list of (name, b, g), in the order of the forward.
+
+    x (C,...) or (F,), mask (...) over its positions; options: relu and zero_rule, as for `cd`.
+    """
+    x = _inputs(x[None])
+    masks = check_masks(torch.as_tensor(mask)[None], x)
+    nodes = []
+
+    def parts(rules, rows, columns):
+        rules.nodes = nodes
+        w = masks.flatten(1).mean(1).reshape(-1, *[1] * (x.ndim - 1))
+        return (Split(masks[:, 0] * x, (1 - masks[:, 0]) * x, w, rules),), {}
+
+    _scores(model, (x,), parts, 1, _settings(**options), torch.inf, 1)
+    return [(name, b[0], g[0]) for name, b, g in nodes if len(b)]
+
+
+def _inputs(x):
+    if not isinstance(x, torch.Tensor) or x.ndim < 2 or not len(x):
+        shape = tuple(x.shape) if hasattr(x, "shape") else type(x).__name__
+        raise UserError(f"the inputs are {shape}: give a tensor with one row at least for each input")
+    return x
+
+
+def _settings(**settings):
+    for name, value, allowed in (
+        ("relu", settings.get("relu", "acd"), RELU),
+        ("zero_rule", settings.get("zero_rule", "coverage"), ZERO_RULES),
+        ("bias_rule", settings.get("bias_rule", "mask"), BIAS_RULES),
+    ):
+        if value not in allowed:
+            raise UserError(f"{name} is {value!r}: give {' or '.join(allowed)}")
+    return settings
+
+
+def _scores(model, inputs, parts, Q, settings, tol, max_batch):
+    """`Scores` of Q masks for each input. parts(rules, rows, columns): split inputs and own rules of some pairs."""
+    number("max_batch", max_batch, least=1, whole=True)
+    N, rel, irrel = len(inputs[0]), [], []
+    with passes.as_evaluated(model), _enough_memory():
+        output, picks = passes.watched(model, inputs)
+        logits = logits_of(output, model)
+        pairs = torch.arange(N * Q, device=inputs[0].device)
+        for some in pairs.split(max_batch):
+            rows, columns = some // Q, some % Q
+            split, own = parts(Rules(**settings, picks=picks, rows=rows), rows, columns)
+            found = logits_of(passes.run(model, split, own), model)
+            if not isinstance(found, Split):
+                raise UnsupportedOp("the model's output does not depend on the split input: is it another model's?")
+            rel.append(found.b)
+            irrel.append(found.g)
+        rel, irrel = (torch.cat(part).reshape(N, Q, -1) for part in (rel, irrel))
+        if tol != torch.inf:
+            check_sum(rel, irrel, logits, tol)
+    return Scores(rel, irrel, logits)
+
+
+@contextlib.contextmanager
+def _enough_memory():
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+            raise UserError("out of memory: give a smaller max_batch, or fewer masks or inputs at once") from error
+        raise
+
+
+def _embedding(model, wanted):
+    """The module that embeds the tokens. Raises UserError where it is not clear which."""
+    known = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding)}
+    if isinstance(wanted, torch.nn.Module):
+        return wanted
+    if wanted == "auto" and len(known) == 1:
+        return next(iter(known.values()))
+    if wanted not in known:
+        names = ", ".join(known) or "none"
+        raise UserError(f"embedding is {wanted!r}, and the model's are: {names}; give one of them")
+    return known[wanted]
+
+
+def _embedded(module, tokens, masks, rules):
+    """The embedding's vectors (R,T,d), or (T,R,d), split by the masks (R,T)."""
+    vectors = type(module).forward(module, tokens)  # not the rule in its place
+    m = masks.to(vectors.dtype)
+    if tokens.shape == m.T.shape and tokens.shape != m.shape:
+        m = m.T
+    if tokens.shape != m.shape:
+        raise UnsupportedOp(f"the embedding is given tokens {tuple(tokens.shape)}: the masks are {tuple(m.shape)}")
+    m = m[:, :, None]
+    found = Split(m * vectors, (1 - m) * vectors, m, rules)
+    rules.record("embedding", found)
+    return found

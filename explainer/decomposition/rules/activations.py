@@ -1,0 +1,84 @@
+"""Activations: one argument, applied to every entry."""
+
+import torch
+import torch.nn.functional as F
+
+from explainer.decomposition.registry import register_rule
+from explainer.decomposition.split import UnsupportedOp
+
+
+def shapley(rules, x, f):
+    """The mean over both orders of what each part adds: b' = (f(b) - f(0) + f(b+g) - f(g)) / 2; f(0) is shared out."""
+    fb, fg, whole = f(x.b), f(x.g), f(x.total)
+    if not f(torch.zeros_like(x.b[:1])).any():
+        return x.like((fb + (whole - fg)) / 2, (fg + (whole - fb)) / 2)
+    zero = f(torch.zeros_like(x.b))  # of the same shape: equal entries have equal results to the last bit
+    y = x.like(((fb - zero) + (whole - fg)) / 2, ((fg - zero) + (whole - fb)) / 2)
+    return rules.bias(y, zero)
+
+
+def first(rules, x, f):
+    """f(b) is relevant, what g changes is not: b' = f(b), g' = f(b+g) - f(b), for f(0) = 0; the order matters."""
+    if rules.relu == "shapley":
+        return shapley(rules, x, f)
+    b, whole = f(x.b), f(x.total)
+    return x.like(b, whole - b if torch.is_grad_enabled() else whole.sub_(b))
+
+
+def _rule(form, function):
+    def rule(rules, x, *args, **kwargs):
+        kwargs.pop("inplace", None)
+        return form(rules, x, lambda part: function(part, *args, **kwargs))
+
+    return rule
+
+
+LIKE_RELU = (
+    "relu relu6 leaky_relu elu selu celu gelu silu mish hardswish prelu softsign hardshrink softshrink"  # f(0) = 0
+)
+MEAN_OF_ORDERS = torch.tanh, torch.sigmoid, torch.exp, torch.abs, F.softplus, F.hardsigmoid, F.logsigmoid, F.tanhshrink
+for _name in LIKE_RELU.split():
+    register_rule(_name)(_rule(first, getattr(F, _name)))
+for _function in MEAN_OF_ORDERS:
+    register_rule(_function)(_rule(shapley, _function))
+
+
+@register_rule("rrelu")
+def rrelu(rules, x, lower=1 / 8, upper=1 / 3, training=False, inplace=False):
+    return first(rules, x, lambda part: F.leaky_relu(part, (lower + upper) / 2))
+
+
+@register_rule("hardtanh", "clamp", "clip")
+def hardtanh(rules, x, min_val=-1.0, max_val=1.0, inplace=False, min=None, max=None):
+    low, high = (min_val if min is None else min), (max_val if max is None else max)
+    form = first if (low is None or low <= 0) and (high is None or high >= 0) else shapley
+    return form(rules, x, lambda part: part.clamp(low, high))
+
+
+@register_rule("clamp_min", "threshold")
+def clamp_min(rules, x, low, value=None, inplace=False):
+    if value is not None and value != low:
+        return shapley(rules, x, lambda part: F.threshold(part, low, value))
+    return (first if low <= 0 else shapley)(rules, x, lambda part: part.clamp_min(low))
+
+
+@register_rule("glu")
+def glu(rules, x, dim=-1):
+    """The gate is that of the whole activation, as an LSTM's output gate."""
+    (b, _), (g, gate_b) = x.b.chunk(2, dim), (x.g.chunk(2, dim)[0], x.total.chunk(2, dim)[1])
+    gate = gate_b.sigmoid()
+    return x.like(b * gate, g * gate, x.w.expand_as(x.b).chunk(2, dim)[0])
+
+
+@register_rule(
+    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"
+)
+def dropout(rules, x, p=0.5, training=False, inplace=False):
+    return x  # the model is in evaluation mode
+
+
+@register_rule("softmax", "log_softmax", "softmin", "gumbel_softmax")
+def softmax(rules, x, *args, **kwargs):
+    raise UnsupportedOp(
+        "the model applies softmax: contextual decomposition explains logits; give the model without its softmax"
+    )

@@ -1,0 +1,125 @@
+"""Sums, products and reductions of activations with one another and with constants."""
+
+import torch
+import torch.nn.functional as F
+
+from explainer.decomposition.registry import register_rule
+from explainer.decomposition.rules.activations import shapley
+from explainer.decomposition.rules.base import even
+from explainer.decomposition.split import Split
+
+
+def _constant(value, x):
+    return value if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=x.b.dtype, device=x.b.device)
+
+
+def _together(x, y):
+    """The w of two Splits that are combined entry by entry."""
+    w = x.w if x.w.ndim >= y.w.ndim else y.w
+    return w
+
+
+@register_rule("add")
+def add(rules, x, y, alpha=1):
+    if isinstance(x, Split) and isinstance(y, Split):
+        return x.like(x.b + alpha * y.b, x.g + alpha * y.g, _together(x, y))
+    if isinstance(x, Split):
+        return rules.bias(x, alpha * _constant(y, x))
+    return rules.bias(y.like(alpha * y.b, alpha * y.g), _constant(x, y))
+
+
+@register_rule("sub")
+def sub(rules, x, y, alpha=1):
+    return add(rules, x, neg(rules, y) if isinstance(y, Split) else -_constant(y, x), alpha=alpha)
+
+
+@register_rule("rsub")
+def rsub(rules, x, y, alpha=1):
+    return add(rules, y, neg(rules, x), alpha=alpha)
+
+
+@register_rule("neg", "negative")
+def neg(rules, x):
+    return x.like(-x.b, -x.g)
+
+
+@register_rule("mul")
+def mul(rules, x, y):
+    return _product(torch.mul, x, y)
+
+
+def _product(function, x, y):
+    """Relevant is what both factors' relevant parts make; of a product with a constant, each part's own."""
+    if isinstance(x, Split) and isinstance(y, Split):
+        b = function(x.b, y.b)
+        return x.like(b, function(x.b, y.g) + function(x.g, y.total), _together(x, y))
+    if isinstance(x, Split):
+        return x.like(function(x.b, y), function(x.g, y))
+    return y.like(function(x, y.b), function(x, y.g))
+
+
+@register_rule("matmul", "bmm", "mm")
+def matmul(rules, x, y):
+    z = _product(torch.matmul, x, y)
+    source = x if isinstance(x, Split) else y
+    return z.like(z.b, z.g, even(source.w).reshape(-1, *[1] * (z.b.ndim - 1)))
+
+
+@register_rule("div")
+def div(rules, x, y, rounding_mode=None):
+    if isinstance(y, Split) or rounding_mode:
+        raise NotImplementedError
+    return x.like(x.b / y, x.g / y)
+
+
+@register_rule("pow")
+def power(rules, x, exponent):
+    return shapley(rules, x, lambda part: part.pow(exponent))
+
+
+@register_rule("square")
+def square(rules, x):
+    return shapley(rules, x, torch.square)
+
+
+@register_rule("lp_pool1d", "lp_pool2d", "lp_pool3d")
+def _lp_pool(rules, x, *args, **kwargs):
+    function = {3: F.lp_pool1d, 4: F.lp_pool2d, 5: F.lp_pool3d}[x.b.ndim]
+    y = shapley(rules, x.like(x.b, x.g, even(x.w)), lambda part: function(part, *args, **kwargs))
+    return y
+
+
+@register_rule("cat", "concat", "concatenate")
+def cat(rules, tensors, dim=0):
+    return _joined(torch.cat, tensors, dim)
+
+
+@register_rule("stack")
+def stack(rules, tensors, dim=0):
+    return _joined(torch.stack, tensors, dim)
+
+
+def _joined(function, tensors, dim):
+    x = next(t for t in tensors if isinstance(t, Split))
+    tensors = [t if isinstance(t, Split) else x.like(torch.zeros_like(t), t, torch.zeros_like(t)) for t in tensors]
+    b, g = (function([getattr(t, part) for t in tensors], dim) for part in "bg")
+    same = [even(t.w) is t.w and t.w.shape == x.w.shape for t in tensors]
+    if all(same) and dim not in (0, -b.ndim) and b.ndim == x.b.ndim:
+        return x.like(b, g)
+    return x.like(b, g, function([t.w.expand_as(t.b) for t in tensors], dim))
+
+
+@register_rule("mean")
+def mean(rules, x, dim=None, keepdim=False, dtype=None):
+    return _reduced(x, lambda part, d, k: part.mean(d, k), dim, keepdim)
+
+
+@register_rule("sum")
+def total(rules, x, dim=None, keepdim=False, dtype=None):
+    return _reduced(x, lambda part, d, k: part.sum(d, k), dim, keepdim)
+
+
+def _reduced(x, function, dim, keepdim):
+    dims = tuple(range(x.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    w = x.w.mean(dims, keepdim)
+    return x.like(function(x.b, dims, keepdim), function(x.g, dims, keepdim), w)

@@ -1,0 +1,72 @@
+"""What every rule is given: the settings of a pass, and how a constant is shared between the two parts."""
+
+import torch
+
+from explainer.decomposition.split import Split, splits
+
+
+class Rules:
+    """The settings of one pass of a model, and what the pass over the unmasked input has found.
+
+    relu: "acd", b' = relu(b), or "shapley", the mean over both orders. zero_rule: how a constant is shared where both
+    parts are exactly 0: "coverage", by the share of the input that the mask covers, so that a full mask leaves nothing
+    irrelevant and an empty one nothing relevant; or "half". bias_rule: whether an LSTM's own drive, i_c q_c, is
+    relevant at the tokens of the mask ("mask") or never ("irrelevant"). detach_share: take the shares as constants
+    in the gradient.
+    picks: what each selection (of a maximum) picks in the unmasked input, in the order of the calls; rows (R,): the
+    input that each row of the masked batch was made from.
+    """
+
+    def __init__(
+        self, relu="acd", zero_rule="coverage", bias_rule="mask", detach_share=False, picks=(), rows=None, nodes=None
+    ):
+        self.relu, self.zero_rule, self.bias_rule, self.detach_share = relu, zero_rule, bias_rule, detach_share
+        self.picks, self.rows, self.nodes, self._next = picks, rows, nodes, 0
+
+    def share(self, u, v, w):
+        """s = |u| / (|u| + |v|), the relevant part's share of a constant; w where both are 0 (or 1/2)."""
+        own, whole = u.abs(), v.abs()
+        equal = w.to(u.dtype) if self.zero_rule == "coverage" else 0.5
+        if not torch.is_grad_enabled():
+            s = own.div_(whole.add_(own))
+            return s if not s.sum().isnan() else torch.where(s.isnan(), equal, s)  # 0/0
+        whole = whole + own
+        dead = whole == 0
+        s = torch.where(dead, equal, own / whole.masked_fill(dead, 1.0))
+        return s.detach() if self.detach_share else s
+
+    def bias(self, x, constant, fresh=False):
+        """x, a Split, plus a constant that is shared out between its parts. fresh: nobody else has x's parts."""
+        s = self.share(x.b, x.g, x.w)
+        if fresh and not torch.is_grad_enabled():
+            return x.like(x.b.addcmul_(s, constant), x.g.add_(constant).addcmul_(s, constant, value=-1))
+        s = s * constant
+        return x.like(x.b + s, x.g + (constant - s))
+
+    def pick(self):
+        """What the next selection picks, for each row of the masked batch."""
+        self._next += 1
+        return self.picks[self._next - 1][self.rows]
+
+    def record(self, name, value):
+        """Keep a result for `cd_layers`."""
+        if self.nodes is not None:
+            for part in splits(value):
+                self.nodes.append((name, part.b, part.g))
+
+
+def even(w):
+    """w with one value for each row: the mean where its entries differ."""
+    if all(size == 1 for size in w.shape[1:]):
+        return w
+    return w.mean(tuple(range(1, w.ndim)), keepdim=True)
+
+
+def stacked(x, function):
+    """A function of rows, applied to both parts at once: (function(b), function(g))."""
+    return function(torch.cat([x.b, x.g])).chunk(2)
+
+
+def plain(*values):
+    """Whether none of the values is a Split."""
+    return not any(isinstance(value, Split) for value in values)

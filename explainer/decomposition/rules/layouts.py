@@ -1,0 +1,100 @@
+"""Operations that only move entries, or choose some by their position: they act on both parts alike."""
+
+import torch
+
+from explainer.decomposition.registry import register_rule
+from explainer.decomposition.rules.base import even
+from explainer.decomposition.split import Split, UnsupportedOp
+
+
+def _moved(function):
+    def rule(rules, x, *args, **kwargs):
+        if not isinstance(x, Split):
+            raise UnsupportedOp(f"{function.__name__}: an index that depends on the input has no rule")
+        return x.each(lambda part: function(part, *args, **kwargs))
+
+    return rule
+
+
+for _name in (
+    "permute transpose swapaxes movedim squeeze unsqueeze gather index_select narrow flip roll tile repeat expand "
+    "expand_as repeat_interleave take_along_dim select diagonal"
+).split():
+    register_rule(_name)(_moved(getattr(torch.Tensor, _name, None) or getattr(torch, _name)))
+
+
+def _shaped(name):
+    method = getattr(torch.Tensor, "reshape" if name == "view" else name)
+
+    def rule(rules, x, *args, **kwargs):
+        b, g = method(x.b, *args, **kwargs), method(x.g, *args, **kwargs)
+        if even(x.w) is x.w and b.ndim and len(b) == len(x.b):  # one value for each row, which stays a row
+            return x.like(b, g, x.w.reshape(-1, *[1] * (b.ndim - 1)))
+        return x.like(b, g, method(x.w.expand_as(x.b), *args, **kwargs))
+
+    return rule
+
+
+for _name in ("flatten", "reshape", "view", "unflatten", "ravel"):
+    register_rule(_name)(_shaped(_name))
+
+
+@register_rule("contiguous", "clone", "requires_grad_", "cpu", "cuda")
+def same(rules, x, *args, **kwargs):
+    return x.like(x.b, x.g)
+
+
+@register_rule("detach")
+def detach(rules, x):
+    return x.like(x.b.detach(), x.g.detach())
+
+
+@register_rule("to", "float", "double", "type_as")
+def to(rules, x, *args, **kwargs):
+    return x.like(x.b.to(*args, **kwargs), x.g.to(*args, **kwargs)) if args or kwargs else x
+
+
+@register_rule("__getitem__")
+def getitem(rules, x, index):
+    return x.each(lambda part: part[index])
+
+
+@register_rule("masked_fill")
+def masked_fill(rules, x, mask, value):
+    """What is filled in is a constant; only 0 is nothing."""
+    y = x.like(x.b.masked_fill(mask, 0.0), x.g.masked_fill(mask, 0.0))
+    return y if value == 0 else rules.bias(y, torch.zeros_like(y.b).masked_fill(mask, value))
+
+
+@register_rule("pad")
+def pad(rules, x, pad, mode="constant", value=None):
+    function, zero = torch.nn.functional.pad, 0.0 if mode == "constant" else None
+    y = x.like(function(x.b, pad, mode, zero), function(x.g, pad, mode, zero), even(x.w))
+    if mode != "constant" or not value:
+        return y
+    return rules.bias(y, function(torch.zeros_like(x.b[:1]), pad, mode, value))
+
+
+def _pieces(method):
+    def rule(rules, x, *args, **kwargs):
+        parts = (method(part, *args, **kwargs) for part in (x.b, x.g, x.w.expand_as(x.b)))
+        return tuple(x.like(b, g, w) for b, g, w in zip(*parts))
+
+    return rule
+
+
+for _name in ("chunk", "split", "split_with_sizes", "unbind", "tensor_split"):
+    register_rule(_name)(_pieces(getattr(torch.Tensor, _name)))
+
+
+@register_rule("_pack_padded_sequence")
+def pack(rules, x, lengths, batch_first):
+    packed = [torch._VF._pack_padded_sequence(part, lengths, batch_first) for part in (x.b, x.g, x.w.expand_as(x.b))]
+    return x.like(*(data for data, _ in packed)), packed[0][1]
+
+
+@register_rule("_pad_packed_sequence")
+def unpack(rules, data, sizes, batch_first, padding, length):
+    parts = (data.b, data.g, data.w.expand_as(data.b))
+    padded = [torch._VF._pad_packed_sequence(part, sizes, batch_first, 0.0, length) for part in parts]
+    return data.like(*(part for part, _ in padded)), padded[0][1]

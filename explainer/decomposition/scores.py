@@ -1,0 +1,60 @@
+"""What contextual decomposition returns, and the checks of what it is given and of what it found."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from config import UserError
+
+TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-8}  # of the sum of both parts, against the largest logit
+
+
+class Scores(NamedTuple):
+    """rel (N,Q,K): what the masked part of each input adds to each logit, the score of the mask; irrel (N,Q,K): what
+    all the rest does; logits (N,K): their sum, the model's output."""
+
+    rel: Tensor
+    irrel: Tensor
+    logits: Tensor
+
+
+def logits_of(output, model):
+    """The output (rows,K) as a tensor or Split. Raises UserError for outputs that are not logits of rows."""
+    output = getattr(output, "logits", output)
+    if not hasattr(output, "ndim") or output.ndim not in (1, 2):
+        shape = tuple(output.shape) if hasattr(output, "shape") else type(output).__name__
+        raise UserError(f"{type(model).__name__} gives {shape}: it must give logits, (rows,) or (rows, classes)")
+    return output if output.ndim == 2 else output.unsqueeze(1)
+
+
+def check_sum(rel, irrel, logits, tol):
+    """Raise UserError unless relevant + irrelevant is the model's output; tol: of TOLERANCES where it is None."""
+    tol = TOLERANCES.get(logits.dtype, 1e-2) if tol is None else tol
+    difference = float((rel + irrel - logits[:, None]).detach().abs().amax())
+    if not difference <= tol * max(1.0, float(logits.detach().abs().amax())):
+        raise UserError(
+            f"relevant + irrelevant differs from the model's output by {difference:.2g}: a rule does not sum to its "
+            "operation, or the model's forward changes between calls; find the node with cd_layers, or raise tol"
+        )
+
+
+def check_masks(masks, x, name="masks"):
+    """Masks as (N,Q,...) in the input's precision, for inputs x (N,...). Raises UserError for others."""
+    if not torch.is_tensor(masks):
+        masks = torch.as_tensor(masks)
+    masks, inside = masks.to(x.device), x.shape[1:]
+    shape = tuple(masks.shape)
+    if masks.dtype != torch.bool and not ((masks >= 0) & (masks <= 1)).all():
+        raise UserError(f"{name} hold {float(masks.min()):g} to {float(masks.max()):g}: give 0 to 1")
+    spatial = inside[1:] if len(inside) > 1 else inside
+    if shape[1:] == spatial:  # (Q,H,W) or (Q,F), the same for every input
+        masks = masks[None]
+    elif len(shape) < 3 or shape[0] not in (1, len(x)) or shape[2:] not in (spatial, inside):
+        wanted = " or ".join(str(("Q", *part)) for part in dict.fromkeys((tuple(spatial), (len(x), *inside))))
+        raise UserError(f"{name} have the shape {shape}: give {wanted} for inputs {tuple(x.shape)}".replace("'", ""))
+    if not masks.shape[1]:
+        raise UserError(f"{name} are none: give one at least")
+    if masks.ndim == x.ndim:  # no channels
+        masks = masks.unsqueeze(2) if len(inside) > 1 else masks
+    return masks.to(x.dtype).expand(len(x), *masks.shape[1:])

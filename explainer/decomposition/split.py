@@ -1,0 +1,122 @@
+"""Split: an activation as the sum of a relevant and an irrelevant part, and how torch's operations find their rules.
+
+Every activation is a pair (b, g): b what the masked part of the input has brought about, g all the rest, b + g the
+activation itself. A `Split` stands in for a tensor in the model's own forward: torch's functions and methods, called
+with one, look up the rule of that name (`explainer.decomposition.registry`).
+"""
+
+import torch
+
+from config import UserError
+from explainer.decomposition import registry
+
+# What a tensor says of itself, the same for both parts.
+QUERIES = ("size", "dim", "numel", "stride", "is_floating_point", "get_device", "is_contiguous", "element_size")
+PROPERTIES = ("shape", "dtype", "device", "ndim", "is_cuda", "is_sparse", "is_quantized", "requires_grad", "layout")
+
+
+class UnsupportedOp(UserError):
+    """An operation that there is no rule for; the message names it and says how to add one."""
+
+
+class Split:
+    """An activation in two parts. b, g: tensors of one shape. w: as `weights` of the zero rule, see there.
+
+    w is the share of the input below an entry that the mask covers, in [0,1], broadcastable to b: 1 everywhere under a
+    full mask and 0 under an empty one. rules: the `Rules` of this pass.
+    """
+
+    def __init__(self, b, g, w, rules):
+        self.b, self.g, self.w, self.rules = b, g, w, rules
+
+    @property
+    def total(self):
+        """b + g, the activation itself."""
+        return self.b + self.g
+
+    def like(self, b, g, w=None):
+        """Other parts in the same pass; w the same where it is None."""
+        return Split(b, g, self.w if w is None else w, self.rules)
+
+    def each(self, function):
+        """The parts of a linear function without a constant, which acts on the rows' layout alone."""
+        return self.like(function(self.b), function(self.g), function(self.w.expand_as(self.b)))
+
+    def become(self, other):
+        """Take the parts of another: what an operation in place does."""
+        self.b, self.g, self.w = other.b, other.g, other.w
+        return self
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        return dispatch(function, args, kwargs or {})
+
+    def __getattr__(self, name):
+        if name in PROPERTIES:
+            return getattr(self.b, name)
+        if name.startswith("__") or not hasattr(torch.Tensor, name):
+            raise AttributeError(name)
+        if name in ("T", "mT"):
+            return dispatch(torch.transpose, (self, -2, -1), {})
+        method = getattr(torch.Tensor, name)
+        return lambda *args, **kwargs: dispatch(method, (self, *args), kwargs)
+
+    def __len__(self):
+        return len(self.b)
+
+    def __iter__(self):
+        return iter(dispatch(torch.unbind, (self,), {}))
+
+    def __bool__(self):
+        raise UnsupportedOp("the model's path depends on its activations: contextual decomposition needs a fixed one")
+
+    def __repr__(self):
+        return f"Split{tuple(self.b.shape)}"
+
+
+def _operator(name, reflected=False):
+    def operate(self, *others):
+        return dispatch(getattr(torch.Tensor, name), (self, *others), {})
+
+    operate.__name__ = name
+    return operate
+
+
+for _name in (
+    "add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv neg pow matmul rmatmul getitem setitem "
+    "abs gt lt ge le eq ne"
+).split():
+    setattr(Split, f"__{_name}__", _operator(f"__{_name}__"))
+
+
+def splits(value):
+    """The Splits in arguments: tuples, lists and dictionaries of whatever."""
+    if isinstance(value, Split):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from splits(item)
+    elif isinstance(value, dict):
+        yield from splits(list(value.values()))
+
+
+def dispatch(function, args, kwargs):
+    """What an operation gives for arguments with Splits among them. Raises UnsupportedOp where it has no rule."""
+    name = registry.name_of(function)
+    some = next(splits((args, kwargs)))
+    if name in QUERIES:
+        return getattr(some.b, name)(*args[1:], **kwargs)
+    rule = registry.function_rule(function)
+    if rule is not None:
+        found = rule(some.rules, *args, **kwargs)
+        inplace = kwargs.get("inplace", False) and isinstance(args[0], Split)
+        found = args[0].become(found) if inplace and found is not args[0] else found
+    elif (base := registry.base_of_inplace(name)) is not None and isinstance(args[0], Split):
+        found = args[0].become(base(some.rules, *args, **kwargs))
+    else:
+        raise UnsupportedOp(
+            f"contextual decomposition has no rule for {name}: add one with "
+            f'@register_rule("{name}"), see docs/decomposition.md'
+        )
+    some.rules.record(name, found)
+    return found
