@@ -79,7 +79,7 @@ def cd_text(
     if (masks.cpu() * beyond[:, None]).any():
         raise UserError("token_masks: a mask is longer than its sentence; give 0 beyond the length")
     settings = _settings(relu=relu, zero_rule=zero_rule, bias_rule=bias_rule, detach_share=detach_share)
-    layer = _embedding(model, embedding)
+    layer = embedding_of(model, embedding)
     inputs = (ids,) if lengths is None else (ids, torch.as_tensor(lengths))
 
     def parts(rules, rows, columns):
@@ -129,7 +129,7 @@ def _scores(model, inputs, parts, Q, settings, tol, max_batch):
     """`Scores` of Q masks for each input. parts(rules, rows, columns): split inputs and own rules of some pairs."""
     number("max_batch", max_batch, least=1, whole=True)
     N, rel, irrel = len(inputs[0]), [], []
-    with passes.as_evaluated(model), _enough_memory():
+    with passes.as_evaluated(model), enough_memory():
         output, picks = passes.watched(model, inputs)
         logits = logits_of(output, model)
         pairs = torch.arange(N * Q, device=inputs[0].device)
@@ -148,7 +148,7 @@ def _scores(model, inputs, parts, Q, settings, tol, max_batch):
 
 
 @contextlib.contextmanager
-def _enough_memory():
+def enough_memory():
     try:
         yield
     except RuntimeError as error:
@@ -157,7 +157,7 @@ def _enough_memory():
         raise
 
 
-def _embedding(model, wanted):
+def embedding_of(model, wanted):
     """The module that embeds the tokens. Raises UserError where it is not clear which."""
     known = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding)}
     if isinstance(wanted, torch.nn.Module):

@@ -11,7 +11,7 @@ from explainer.decomposition import registry
 from explainer.decomposition.rules.pooling import Picks
 from explainer.decomposition.split import UnsupportedOp, splits
 
-_traces = weakref.WeakKeyDictionary()  # model -> (its modules, GraphModule or None)
+_traces = weakref.WeakKeyDictionary()  # model -> (its modules and the classes with rules, GraphModule)
 
 
 class _Tracer(fx.Tracer):
@@ -49,8 +49,8 @@ def _called(module, name, args, kwargs, forward=None):
 
 
 def traced(model):
-    """The model's trace, kept while its modules are the same ones; None where it cannot be traced."""
-    modules = tuple((name, id(module)) for name, module in model.named_modules())
+    """The model's trace, kept while its modules and the rules are the same ones; None where it cannot be traced."""
+    modules = tuple((name, id(module)) for name, module in model.named_modules()), tuple(registry.MODULES)
     known = _traces.get(model)
     if known is None or known[0] != modules:
         try:
@@ -72,12 +72,12 @@ def run(model, inputs, own_rules):
     trace = traced(model) if model not in own_rules else None
     if trace is not None and len([n for n in trace.graph.nodes if n.op == "placeholder"]) >= len(inputs):
         return _Interpreter(trace, own_rules).run(*inputs)
-    with _patched(model, own_rules):
+    with patched(model, own_rules):
         return model(*inputs)
 
 
 @contextlib.contextmanager
-def _patched(model, own_rules):
+def patched(model, own_rules):
     """The model's modules that have rules, with those in place of their forward; afterwards as they were."""
     changed = []
     try:

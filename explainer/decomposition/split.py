@@ -67,8 +67,10 @@ class Split:
     def __iter__(self):
         return iter(dispatch(torch.unbind, (self,), {}))
 
-    def __bool__(self):
+    def _decide(self, *others):
         raise UnsupportedOp("the model's path depends on its activations: contextual decomposition needs a fixed one")
+
+    __bool__ = __gt__ = __lt__ = __ge__ = __le__ = _decide
 
     def __repr__(self):
         return f"Split{tuple(self.b.shape)}"
@@ -83,8 +85,7 @@ def _operator(name, reflected=False):
 
 
 for _name in (
-    "add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv neg pow matmul rmatmul getitem setitem "
-    "abs gt lt ge le eq ne"
+    "add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv neg pow matmul rmatmul getitem setitem abs"
 ).split():
     setattr(Split, f"__{_name}__", _operator(f"__{_name}__"))
 

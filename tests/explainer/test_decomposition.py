@@ -1,0 +1,331 @@
+"""Contextual decomposition: both parts sum to the output of every network, and end points are exact."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from explainer.decomposition import Split, UnsupportedOp, cd, cd_layers, register_rule
+from explainer.decomposition.registry import FUNCTIONS, MODULES
+from models.CNN.CNN import ResNet20
+
+MASKS = 50
+
+
+class Reused(nn.Module):
+    """Declared out of order, one ReLU in place for all, functions, operators, an overlapping maximum, views."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.second = nn.Linear(32, 3), nn.Conv2d(8, 8, 3, padding=1)
+        self.relu, self.first = nn.ReLU(inplace=True), nn.Conv2d(3, 8, 3, padding=1)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+
+    def forward(self, x):
+        x = self.pool(self.relu(self.first(x)))
+        y = self.relu(self.second(x))
+        y += x
+        x = F.max_pool2d(torch.relu(y + 0.1), 4)
+        return self.fc(x.view(x.size(0), -1) * 0.5 + 1)
+
+
+class ByData(Reused):
+    """Its path cannot be traced."""
+
+    def forward(self, x):
+        return super().forward(x) if len(x) and x.shape[0] > 0 else None
+
+
+class TextCNN(nn.Module):
+    """Convolutions over steps, and a maximum over time."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.fc = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(12, 2)
+
+    def forward(self, x):
+        x = self.wide(x.transpose(1, 2)).tanh()
+        return self.fc(torch.cat([x.amax(2), x.max(dim=2)[0].clamp(-0.5, 0.5)], 1))
+
+
+class Gates(nn.Module):
+    """Products of activations, chunks, sums over dimensions, and functions with f(0) other than 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(9, 12), nn.Linear(6, 3)
+
+    def forward(self, x):
+        a, b = self.first(x).chunk(2, 1)
+        y = a * torch.sigmoid(b) + F.softplus(a - b) / 2 - a.mean(1, keepdim=True)
+        return self.last(torch.stack([y, 1 - y.square()], 2).sum(2).reshape(len(x), 6))
+
+
+def small(*more):
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5), *more, nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(72, 10),
+    )  # fmt: skip
+
+
+def mlp():
+    return nn.Sequential(
+        nn.Linear(9, 20), nn.BatchNorm1d(20), nn.Sigmoid(), nn.Linear(20, 20), nn.Tanh(), nn.LayerNorm(20), nn.GELU(),
+        nn.Dropout(), nn.Linear(20, 4),
+    )  # fmt: skip
+
+
+NETWORKS = {
+    "small CNN": (small, (1, 20, 20), MASKS),
+    "with BatchNorm": (lambda: small(nn.BatchNorm2d(6)), (1, 20, 20), MASKS),
+    "with GroupNorm": (lambda: small(nn.GroupNorm(2, 6)), (1, 20, 20), MASKS),
+    "MLP": (mlp, (9,), MASKS),
+    "reused, functional": (Reused, (3, 16, 16), MASKS),
+    "untraceable": (ByData, (3, 16, 16), MASKS),
+    "text CNN": (TextCNN, (11, 4), MASKS),
+    "gates": (Gates, (9,), MASKS),
+    "ResNet-20": (ResNet20, (3, 32, 32), MASKS),
+    "resnet18": (torchvision.models.resnet18, (3, 32, 32), MASKS),
+    "densenet121": (torchvision.models.densenet121, (3, 32, 32), 10),
+    "googlenet": (lambda: torchvision.models.googlenet(init_weights=False), (3, 32, 32), 10),
+}
+
+
+def network(name, dtype, N=1):
+    """The network with random running statistics, inputs with an exact zero in each, and masks: all, none, random."""
+    torch.manual_seed(0)
+    make, shape, Q = NETWORKS[name]
+    model = make().to(dtype)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.bias, 0, 0.2)
+    x = torch.randn(N, *shape, dtype=dtype)
+    x[..., : shape[-1] // 2] *= torch.rand(x[..., : shape[-1] // 2].shape) > 0.3
+    masks = torch.rand(Q, *(shape[1:] if len(shape) > 1 else shape)) > torch.rand(Q, *[1] * max(1, len(shape) - 1))
+    masks[0], masks[1] = True, False
+    return model, x, masks
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parts_sum_to_the_output_and_end_points_are_exact(name):
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
+        model, x, masks = network(name, dtype)
+        with torch.no_grad():
+            scores = cd(model, x, masks)
+            expected = model.eval()(x)
+        scale = max(1.0, float(expected.abs().max()))
+        assert scores.rel.shape == scores.irrel.shape == (1, len(masks), expected.shape[1])
+        torch.testing.assert_close(scores.logits, expected)
+        difference = scores.rel + scores.irrel - expected[:, None]
+        assert difference.abs().max() <= tolerance * scale
+        assert not scores.irrel[:, 0].any() and not scores.rel[:, 1].any()
+        assert scores.rel[:, 2:].any() and scores.irrel[:, 2:].any()
+
+
+def test_float32_is_near_float64_on_resnet20():
+    model, x, masks = network("ResNet-20", torch.float64)
+    with torch.no_grad():
+        precise, quick = cd(model, x, masks), cd(model.float(), x.float(), masks)
+    assert (precise.rel - quick.rel).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["reused, functional", "untraceable", "MLP", "text CNN"])
+def test_masks_in_one_batch_are_masks_one_by_one(name):
+    model, x, masks = network(name, torch.float64, N=3)
+    with torch.no_grad():
+        together = cd(model, x, masks[:6])
+        for n in range(3):
+            for q in range(6):
+                alone = cd(model, x[n : n + 1], masks[q : q + 1], max_batch=1)
+                torch.testing.assert_close(alone.rel[0, 0], together.rel[n, q], rtol=1e-10, atol=1e-12)
+
+
+def test_the_rule_of_relu_by_hand():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1, bias=False)).double()
+    W, c, v = torch.tensor([[1.0, -2.0], [3.0, 1.0]]), torch.tensor([0.5, -1.0]), torch.tensor([[2.0, 1.0]])
+    with torch.no_grad():
+        model[0].weight.copy_(W), model[0].bias.copy_(c), model[2].weight.copy_(v)
+    x = torch.tensor([[1.0, 1.0]]).double()
+    b, g = W[:, 0].double(), W[:, 1].double()  # of the first input, and of the second
+    share = b.abs() / (b.abs() + g.abs())
+    b, g = b + share * c, g + (1 - share) * c
+    expected = v.double() @ b.clamp(0)
+    rel = cd(model, x, torch.tensor([[1, 0]])).rel
+    torch.testing.assert_close(rel[0, 0], expected)
+    mean = v.double() @ ((b.clamp(0) + (b + g).clamp(0) - g.clamp(0)) / 2)
+    torch.testing.assert_close(cd(model, x, torch.tensor([[1, 0]]), relu="shapley").rel[0, 0], mean)
+
+
+def test_half_of_a_dead_constant_goes_to_each_part_by_the_official_rule():
+    model, x = nn.Linear(3, 2).double(), torch.zeros(1, 3).double()
+    masks = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    torch.testing.assert_close(cd(model, x, masks, zero_rule="half").rel[0], (model.bias / 2).expand(2, 2))
+    shares = torch.tensor([[1.0], [2 / 3]]).double()
+    torch.testing.assert_close(cd(model, x, masks).rel[0], shares * model.bias)
+
+
+def test_soft_masks_and_masks_with_channels():
+    model, x, masks = network("reused, functional", torch.float64, N=2)
+    by_position = cd(model, x, masks[2:5])
+    with_channels = cd(model, x, masks[2:5, None].expand(2, 3, 3, 16, 16))
+    torch.testing.assert_close(by_position.rel, with_channels.rel)
+    soft = cd(model, x, torch.full((1, 16, 16), 0.25))
+    torch.testing.assert_close(soft.rel + soft.irrel, model(x)[:, None])
+
+
+@pytest.mark.parametrize("detach_share", [False, True])
+def test_gradients(detach_share):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2)).double()
+    x, masks = torch.randn(2, 4).double(), torch.tensor([[1.0, 0, 1, 0]])
+    weight = model[0].weight
+
+    def score(w):
+        own = {f"model.{name}": p for name, p in model.named_parameters()} | {"model.0.weight": w}
+        return torch.func.functional_call(Wrapped(model, masks, detach_share), own, (x,))
+
+    if not detach_share:
+        assert torch.autograd.gradcheck(score, (weight.detach().clone().requires_grad_(),))
+    (gradient,) = torch.autograd.grad(cd(model, x, masks, detach_share=detach_share).rel.sum(), weight)
+    assert gradient.abs().sum() > 0
+
+
+class Wrapped(nn.Module):
+    """A model's relevant parts, as a module."""
+
+    def __init__(self, model, masks, detach_share):
+        super().__init__()
+        self.model, self.masks, self.detach_share = model, masks, detach_share
+
+    def forward(self, x):
+        return cd(self.model, x, self.masks, detach_share=self.detach_share).rel
+
+
+def test_gradients_are_finite_where_both_parts_are_zero():
+    model, x, masks = network("with BatchNorm", torch.float64)
+    cd(model, torch.zeros_like(x), masks[:3]).rel.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_model_is_left_as_it_was():
+    for name in ("with BatchNorm", "untraceable"):
+        model, x, masks = network(name, torch.float32)
+        model.train()
+        model[0].eval() if isinstance(model, nn.Sequential) else model.fc.eval()
+        modes, state = [m.training for m in model.modules()], copy.deepcopy(model.state_dict())
+        seed = torch.get_rng_state()
+        cd(model, x, masks[:2])
+        assert [m.training for m in model.modules()] == modes
+        assert all(torch.equal(a, b) for a, b in zip(state.values(), model.state_dict().values()))
+        assert all(p.grad is None for p in model.parameters()) and torch.equal(seed, torch.get_rng_state())
+        assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_layers_are_named_in_order_and_sum_to_the_activations():
+    model, x, masks = network("small CNN", torch.float64)
+    nodes = cd_layers(model, x[0], masks[3])
+    names = [name for name, _, _ in nodes]
+    assert names == "conv2d relu max_pool2d conv2d relu avg_pool2d flatten linear".split()
+    for (_, b, g), depth in zip(nodes, range(1, len(names) + 1)):
+        torch.testing.assert_close(b + g, model[:depth](x)[0])
+
+
+class Cube(nn.Module):
+    def forward(self, x):
+        return torch.special.expit(x)
+
+
+def test_an_operation_without_a_rule_is_named_and_can_be_given_one():
+    model, x, masks = nn.Sequential(nn.Linear(4, 2), Cube()).double(), torch.randn(1, 4).double(), torch.ones(1, 4)
+    with pytest.raises(UnsupportedOp, match="no rule for special_expit: add one with @register_rule"):
+        cd(model, x, masks)
+
+    @register_rule(Cube)
+    def rule(rules, module, x):
+        b = torch.special.expit(x.b) - 0.5
+        return rules.bias(x.like(b, torch.special.expit(x.total) - 0.5 - b), torch.tensor(0.5))
+
+    try:
+        scores = cd(model, x, masks)
+        torch.testing.assert_close(scores.rel[0], model(x))
+    finally:
+        del MODULES[Cube]
+
+    @register_rule("special_expit")
+    def wrong(rules, x):
+        return x.like(x.b, x.g)
+
+    try:
+        with pytest.raises(ValueError, match="differs from the model's output by .*: a rule does not sum"):
+            cd(model, x, masks)
+    finally:
+        del FUNCTIONS["special_expit"]
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.fc = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(self.attention(x, x, x)[0].mean(1))
+
+
+class ByValue(nn.Linear):
+    def forward(self, x):
+        y = super().forward(x)
+        return y if y.sum() > 0 else -y
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "masks", "said"),
+    [
+        (Attention(), torch.zeros(1, 3, 4), torch.ones(1, 4), "MultiheadAttention"),
+        (nn.Sequential(nn.Linear(4, 2), nn.Softmax(1)), torch.zeros(1, 4), torch.ones(1, 4), "explains logits"),
+        (ByValue(4, 2), torch.zeros(1, 4), torch.ones(1, 4), "depends on its activations"),
+        (nn.Linear(4, 2), torch.zeros(1, 4), torch.ones(1, 5), r"masks have the shape \(1, 5\): give \(Q, 4\)"),
+        (nn.Linear(4, 2), torch.zeros(1, 4), torch.full((1, 4), 1.5), "masks hold 1.5 to 1.5: give 0 to 1"),
+        (nn.Linear(4, 2), torch.zeros(1, 4), torch.full((1, 4), torch.nan), "masks hold nan"),
+        (nn.Linear(4, 2), torch.zeros(1, 4), torch.ones(0, 4), "masks are none"),
+        (nn.Linear(4, 2), torch.zeros(0, 4), torch.ones(1, 4), r"the inputs are \(0, 4\): give a tensor with one row"),
+        (nn.Linear(4, 2), [1, 2], torch.ones(1, 4), "the inputs are list"),
+        (nn.Conv2d(3, 2, 1), torch.zeros(1, 3, 4, 4), torch.ones(1, 4, 4), "it must give logits"),
+    ],
+)
+def test_bad_input(model, x, masks, said):
+    with pytest.raises(ValueError, match=said):
+        cd(model, x, masks)
+    assert model.training and not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"relu": "lrp"}, "relu is 'lrp': give acd or shapley"),
+        ({"zero_rule": "none"}, "zero_rule is 'none': give coverage or half"),
+        ({"max_batch": 0}, "max_batch is 0: give a whole number from 1 up"),
+    ],
+)
+def test_bad_options(options, said):
+    with pytest.raises(ValueError, match=said):
+        cd(nn.Linear(4, 2), torch.zeros(1, 4), torch.ones(1, 4), **options)
+
+
+def test_out_of_memory_says_what_lowers_it(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("explainer.decomposition.passes.run", full)
+    with pytest.raises(ValueError, match="out of memory: give a smaller max_batch"):
+        cd(nn.Linear(4, 2), torch.zeros(1, 4), torch.ones(1, 4))
+
+
+def test_splits_say_what_they_are():
+    x = Split(torch.zeros(2, 3), torch.ones(2, 3), torch.ones(2, 1), None)
+    assert x.shape == (2, 3) and x.size(1) == 3 and len(x) == 2 and repr(x) == "Split(2, 3)"
+    assert not hasattr(x, "nothing")
