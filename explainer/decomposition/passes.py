@@ -32,7 +32,8 @@ class _Interpreter(fx.Interpreter):
         module = self.fetch_attr(target)
         if module in self.own_rules:
             return self.own_rules[module](module, *args, **kwargs)
-        return _called(module, target, args, kwargs)
+        with patched(module, self.own_rules) if any(module.children()) else contextlib.nullcontext():
+            return _called(module, target, args, kwargs)
 
 
 def _called(module, name, args, kwargs, forward=None):
