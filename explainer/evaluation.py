@@ -26,8 +26,8 @@ class Evaluation:
 
     def __init__(self, features, labels, test_features, classes, decay=1e-3):
         checks.number("decay", decay, above=0)  # so that every refit has a minimum
-        self.F, self.F_test = (torch.as_tensor(np.asarray(F)).double() for F in (features, test_features))
-        self.labels, self.classes = (torch.as_tensor(np.asarray(y)).long() for y in (labels, classes))
+        self.F, self.F_test = (checks.tensor(F, "features").double() for F in (features, test_features))
+        self.labels, self.classes = (_whole(y) for y in (labels, classes))
         for F, y in ((self.F, self.labels), (self.F_test, self.classes)):
             if len(F) != len(y):
                 raise UserError(f"got {len(F)} rows of features and {len(y)} labels: give as many of each")
@@ -39,7 +39,13 @@ class Evaluation:
                 row = int((~torch.isfinite(F)).any(1).nonzero()[0, 0])
                 raise UserError(f"the features of row {row} are not finite: mend or leave out that point")
         self.decay, self.n, self._refits = decay, len(self.F), {}
-        C = int(self.labels.max()) + 1
+        C = int(self.labels.max()) + 1 if self.n else 0
+        if C < 2 or self.labels.min() < 0:
+            raise UserError(
+                f"the labels go from {min(self.labels.tolist(), default=0)} to {C - 1}: give 0, 1, … of two"
+            )
+        if not len(self.classes):
+            raise UserError("got 0 test points: give at least one")
         if self.classes.min() < 0 or self.classes.max() >= C:
             raise UserError(f"the test points' classes go beyond those of the labels: give 0 to {C - 1}")
         kind, logits = ("binary", 1) if C == 2 else ("multiclass", C)
@@ -52,6 +58,8 @@ class Evaluation:
 
     def explainer(self, method, **settings):
         """A method of `explainer.attribution` on the fitted head; its decay is the head's."""
+        if "decay" in settings:
+            raise UserError("decay is that of the fitted head: give it to Evaluation")
         weight, bias = self.head.weight[:-1].T, self.head.weight[-1]
         arrays = self.F, self.labels, weight, bias
         return method.from_arrays(*arrays, head=self.head.kind, decay=self.decay, **settings)
@@ -79,6 +87,8 @@ class Evaluation:
         return np.stack(falls)
 
     def _scores(self, explainer):
+        if explainer.n != self.n:
+            raise UserError(f"the explainer has {explainer.n} training points: make it by Evaluation.explainer")
         return np.concatenate(list(explainer.influence(self.F_test, self.classes)))
 
     def leave_out_correlation(self, explainer, number=100, k=1, seed=0):
@@ -137,6 +147,8 @@ class Evaluation:
 
         stabilities: {column: {name: list of options}}, over which settings the stability of a method is measured.
         """
+        if not isinstance(methods, dict) or not all(isinstance(entry, tuple) for entry in methods.values()):
+            raise UserError("methods: give {name: (class, options)}, such as {'RPS-LJE': (RPSLJE, {'lr': 0.01})}")
         rows, few = {}, max(2, self.n // 100)
         for name, (method, options) in methods.items():
             explainer = self.explainer(method, **options)
@@ -153,6 +165,14 @@ class Evaluation:
             for column, settings in (stabilities or {}).items():
                 rows[name][column] = self.stability(method, settings[name], k) if name in settings else np.nan
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def _whole(labels):
+    """Labels (n,) as whole numbers. Raises UserError for others."""
+    labels = checks.tensor(labels, "labels")
+    if labels.ndim != 1 or (labels != labels.long()).any():
+        raise UserError(f"labels have the shape {tuple(labels.shape)}: give one whole number for each point, (n,)")
+    return labels.long()
 
 
 def found_at(order, flipped, share):

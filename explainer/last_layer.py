@@ -67,7 +67,7 @@ def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0, rcond: float 
     In the second case the eigenvalues below `rcond` times the largest are left out (a truncated pseudo-inverse), with
     a `RankWarning`: dead or collinear features make H singular, and directions in which the data hardly vary would
     dominate the answer. rcond 0 leaves out only what float64 cannot tell from zero.
-    Raises UserError where H is zero or not finite, as it is when every prediction is saturated.
+    Raises UserError where H is zero, as it is when every prediction is saturated, or not finite.
     """
     d = len(H)
     H = H + damping * torch.eye(d, dtype=H.dtype, device=H.device)
@@ -82,7 +82,7 @@ def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0, rcond: float 
     if rank < d:
         warnings.warn(
             f"H has rank {rank} of {d} (condition number {condition:.1e}): directions below {rcond:.1e} of its largest "
-            "eigenvalue are left out; change it by rcond, or add damping",
+            "eigenvalue are left out; change it by rcond (of solver_settings), or add damping",
             RankWarning,
             stacklevel=2,
         )
@@ -95,10 +95,12 @@ def cholesky_inverse(H: Float[Tensor, "d d"], least: float) -> InverseHessian | 
     Raises UserError where H is zero or not finite.
     """
     norm = torch.linalg.matrix_norm(H, 1).item()
-    if not 0 < norm < float("inf"):
+    if not norm < float("inf"):
+        raise UserError("the Hessian of the last layer is not finite: scale the features, or give them in float64")
+    if not norm:
         raise UserError(
-            "the Hessian of the last layer is zero or not finite: the model is certain of every training point; "
-            "train it for fewer epochs, or give --damping"
+            "the Hessian of the last layer is zero: the model is certain of every training point; train it for fewer "
+            "epochs, or give damping"
         )
     L, failed = torch.linalg.cholesky_ex(H)
     if failed or not lapack.dpocon(L.cpu().numpy(), norm, uplo="L")[0] > least:

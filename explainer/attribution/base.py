@@ -1,6 +1,7 @@
 """Attributor: what all methods share. A method says how its scores are made; this class knows all the rest."""
 
 from abc import abstractmethod
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
-from explainer.attribution.checks import number
+from explainer.attribution.checks import number, path, settings, tensor
+from explainer.attribution.linear_models import numbered
 from explainer.attribution.problem import HeadOnPoints
 from explainer.attribution.scores import save_blocks, score_blocks
 from explainer.attribution.search import approximate
@@ -78,7 +80,7 @@ class Attributor(HeadOnPoints):
         float32.
         """
         F, classes = self._test(test, _asked(target))
-        blocks = self._blocks(F, classes)
+        blocks, out = self._blocks(F, classes), path("out", out)
         if out is None:
             return blocks
         save_blocks(out, blocks, (len(F), self.n))
@@ -103,7 +105,7 @@ class Attributor(HeadOnPoints):
         F, classes = self._test(test, _asked(target))
         sign = 1 if order == "descending" else -1
         if search != "exact":
-            found = approximate(self, F, classes, k, sign, search, search_settings or {})
+            found = approximate(self, F, classes, k, sign, search, settings("search_settings", search_settings))
             return TopK(*found[:2], classes.cpu().numpy(), self.method, self.unit, found[2])
         found = [self._best(*part, k, sign) for part in self._parts(F, classes)]
         values, indices = (torch.cat(part).cpu().numpy() for part in zip(*found))
@@ -138,6 +140,8 @@ class Attributor(HeadOnPoints):
         labels = None
         if isinstance(test, tuple) and len(test) == 2:
             test, labels = test
+        if labels is not None and self.classes is not None:
+            labels = numbered(self.classes, labels)
         if self.trees is not None:
             test = self.trees.features(test)
         elif self.features is not None and not _is_loader(test):
@@ -147,11 +151,15 @@ class Attributor(HeadOnPoints):
                 raise UserError("this explainer was made from arrays: give features (m, d) instead of a loader")
             test, own = self.features.together(test)
             labels = own if labels is None else labels
+        elif self.features is None and not isinstance(test, (str, Path)):
+            test = tensor(test, "features")
+            test = test if test.is_floating_point() else test.to(self.rows.dtype)
         rows = self._rows(test, self.rows.dtype, self.rows.memory_limit, whole=True)
         F = torch.cat([block for _, block in rows.blocks()])
         bad = ~torch.isfinite(F).all(1)
         if bad.any():
             raise UserError(f"the features of test point {int(bad.nonzero()[0, 0])} are not finite: leave it out")
+        labels = None if labels is None else tensor(labels, "labels")
         return F, None if target is None else self._explained(F, labels, target)
 
     def _explained(self, F, labels, target):
@@ -171,4 +179,6 @@ def _asked(target):
 
 def _is_loader(test):
     array = isinstance(test, (torch.Tensor, np.ndarray, str, Path)) or hasattr(test, "shape")
+    if isinstance(test, list) and test and isinstance(test[0], (list, tuple)):
+        array = all(isinstance(entry, Real) for entry in test[0])  # rows of numbers
     return hasattr(test, "__iter__") and not array

@@ -1,7 +1,10 @@
 """What is given to the library, as numbers and arrays; what cannot be is a UserError, a ValueError of one line."""
 
 import math
+import os
+from collections.abc import Mapping
 from numbers import Integral, Real
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,19 +23,47 @@ def number(name, value, least=None, above=None, most=math.inf, below=math.inf, w
     raise UserError(f"{name} is {value!r}: give a {'whole ' if whole else ''}number {wanted}")
 
 
+def flag(name, value):
+    """Raise UserError unless `value` is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise UserError(f"{name} is {value!r}: give True or False")
+
+
+def settings(name, value):
+    """A dictionary of settings, empty for None. Raises UserError for anything else."""
+    if value is not None and not isinstance(value, Mapping):
+        raise UserError(f"{name} is {value!r}: give a dictionary")
+    return dict(value or {})
+
+
+def path(name, value):
+    """A path, or None. Raises UserError for anything else, the empty string included."""
+    if value is not None and (not isinstance(value, (str, os.PathLike)) or not str(value)):
+        raise UserError(f"{name} is {value!r}: give a path")
+    return None if value is None else Path(value)
+
+
 def array(source, name):
-    """A tensor or NumPy array of what holds numbers, a memmap left on the disk. Raises UserError for others."""
-    if isinstance(source, torch.Tensor):
+    """A tensor or NumPy array of what holds real numbers, a memmap left on the disk. Raises UserError for others."""
+    if isinstance(source, torch.Tensor) and source.layout == torch.strided and not source.is_complex():
         return source.detach()
-    if hasattr(source, "toarray"):
-        raise UserError(f"{name}: got a sparse matrix; give an array, such as its .toarray()")
-    found = np.asanyarray(source)
+    if isinstance(source, torch.Tensor) or hasattr(source, "toarray"):
+        what = "complex numbers" if getattr(source, "dtype", None) in (torch.complex64, torch.complex128) else "sparse"
+        raise UserError(f"{name}: got {type(source).__name__}, {what}; give an array, such as its .toarray()")
+    try:
+        found = np.asanyarray(source)
+    except ValueError as error:  # rows of different lengths
+        raise UserError(f"{name}: got {type(source).__name__} of parts that differ in shape; give an array") from error
+    if isinstance(found, np.ma.MaskedArray):
+        raise UserError(f"{name}: got a masked array; fill or leave out what is masked")
     if not found.dtype.isnative and not isinstance(found, np.memmap):
         found = found.astype(found.dtype.newbyteorder("="))
     try:
-        torch.from_numpy(np.empty(0, found.dtype))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name}: got {type(source).__name__} of {found.dtype}; give numbers torch can hold") from error
+        complex_numbers = torch.from_numpy(np.empty(0, found.dtype)).is_complex()
+    except (TypeError, ValueError):
+        complex_numbers = True
+    if complex_numbers:
+        raise UserError(f"{name}: got {type(source).__name__} of {found.dtype}; give real numbers torch can hold")
     return found
 
 
@@ -42,3 +73,8 @@ def tensor(source, name):
     if isinstance(found, torch.Tensor):
         return found
     return torch.from_numpy(found if found.flags.writeable else np.array(found))
+
+
+def first_line(error):
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

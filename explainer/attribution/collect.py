@@ -1,8 +1,6 @@
 """The features of a model over a loader: what its last linear layer is given, gathered by a hook."""
 
 import hashlib
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,19 +8,12 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from config import UserError
+from explainer.attribution.cache import Collected, Points, add_to, load_points
+from explainer.attribution.checks import first_line, path, tensor
+from explainer.attribution.rows import Rows
 from models.files import load_json, save_json, save_npy
 
-SHARD = 2**24  # entries of a file in a cache: 64 MB
 TOLERANCE = 1e-3  # of the logits that the layer reproduces, against the largest logit
-
-
-class Points(NamedTuple):
-    """What is expanded: features (n,d) as any source of `Rows`, labels, and the head as nn.Linear holds it."""
-
-    features: object
-    labels: object
-    weight: torch.Tensor
-    bias: torch.Tensor | None
 
 
 def head_of(model, layer=-1):
@@ -30,6 +21,10 @@ def head_of(model, layer=-1):
 
     Raises UserError, with the names of the linear layers, where there is no such layer or it is not linear.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the model is {type(model).__name__}: give a torch.nn.Module, or arrays to from_arrays")
+    if not isinstance(layer, (int, str)):
+        raise UserError(f"layer is {type(layer).__name__}: give its name or number; labels come with the loader")
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     known = ", ".join(linear) or "none"
     if isinstance(layer, int):
@@ -49,7 +44,12 @@ def head_of(model, layer=-1):
 
 
 def batches(loader):
-    """(inputs, labels or None) of a loader: of tuples (inputs..., labels), dictionaries with `labels`, or tensors."""
+    """(inputs, labels or None) of a loader: of tuples (inputs..., labels), dictionaries with `labels`, or tensors.
+
+    Raises UserError for what is no loader.
+    """
+    if isinstance(loader, (torch.Tensor, np.ndarray)) or not hasattr(loader, "__iter__"):
+        raise UserError(f"the loader is {type(loader).__name__}: give a DataLoader, or a list of (inputs, labels)")
     for batch in loader:
         if isinstance(batch, dict):
             labels = batch.get("labels", batch.get("label"))
@@ -59,6 +59,24 @@ def batches(loader):
             yield inputs, labels
         else:
             yield [batch], None
+
+
+def _labels(labels, n):
+    """The labels of a batch of n points as a tensor, or None."""
+    if labels is None:
+        return None
+    labels = tensor(labels, "labels")
+    if len(labels.reshape(-1)) < n or not labels.ndim or len(labels) != n:
+        raise UserError(f"a batch has {n} points and labels {tuple(labels.shape)}: give one for each point")
+    return labels
+
+
+def _check_order(loader):
+    """Raise UserError for a loader that shuffles: indices would mean nothing."""
+    if isinstance(loader, DataLoader):
+        sampler = loader.batch_sampler.sampler if isinstance(loader.batch_sampler, BatchSampler) else loader.sampler
+        if isinstance(sampler, RandomSampler):
+            raise UserError("the loader shuffles: indices would mean nothing; give it shuffle=False")
 
 
 def _moved(value, device):
@@ -94,16 +112,26 @@ class Features:
             for inputs, labels in batches(loader):
                 seen.clear()
                 if digest is not None:
-                    _hash((inputs, labels), digest)
-                with torch.no_grad():
-                    inputs = _moved(inputs, self.device)
-                    output = self.model(**inputs) if isinstance(inputs, dict) else self.model(*inputs)
+                    add_to((inputs, labels), digest)
+                output = self._output(inputs)
                 self._check(seen, getattr(output, "logits", output))
-                yield seen[0][0].detach(), labels
+                yield seen[0][0].detach(), _labels(labels, len(seen[0][0]))
         finally:
             handle.remove()
             for module, mode in modes:
                 module.training = mode
+
+    @torch.no_grad()
+    def _output(self, inputs):
+        inputs = _moved(inputs, self.device)
+        try:
+            return self.model(**inputs) if isinstance(inputs, dict) else self.model(*inputs)
+        except UserError:
+            raise
+        except Exception as error:  # of a model that is not ours
+            raise UserError(
+                f"the model cannot take a batch of the loader ({first_line(error)}): give what its forward takes"
+            ) from error
 
     def _check(self, seen, output):
         if len(seen) != 1:
@@ -133,36 +161,37 @@ class Features:
         Raises UserError for a loader that shuffles, or has no labels, and for a cache that was made with another
         model, layer or loader.
         """
-        if isinstance(loader, DataLoader):
-            sampler = loader.batch_sampler.sampler if isinstance(loader.batch_sampler, BatchSampler) else loader.sampler
-            if isinstance(sampler, RandomSampler):
-                raise UserError("the loader shuffles: indices would mean nothing; give it shuffle=False")
-        if cache is not None and (Path(cache) / "settings.json").exists():
-            return self._cached(Path(cache), loader)
+        _check_order(loader)
+        cache = path("cache", cache)
+        if cache is not None and (cache / "settings.json").exists():
+            return self._cached(cache, loader)
+        if hasattr(loader, "__next__"):
+            raise UserError("the loader can be read once only: give a DataLoader, or a list of (inputs, labels)")
         first = next(self.batches(loader), None)
         if first is None:
             raise UserError("the loader has no batches: give at least one training point")
-        features, labels, digest = _Collected(cache), [], hashlib.sha256()
+        features, labels, digest = Collected(cache), [], hashlib.sha256()
         for f, y in self.batches(loader, digest):
             if y is None:
                 raise UserError("the loader gives no labels: let it give (inputs, labels)")
             features.add(f.float().cpu() if f.dtype != torch.float64 else f.cpu())
-            labels.append(torch.as_tensor(y).cpu())
+            labels.append(y.cpu())
         if not _same(features.first, first[0]):
             raise UserError(
                 "two passes of the loader disagree: it shuffles or augments; give it a fixed order and input"
             )
         points = Points(features.finished(), torch.cat(labels), self.head.weight.detach(), self._bias())
         if cache is not None:
-            self._keep(Path(cache), points, digest)
+            self._keep(cache, points, digest)
         return points
 
     def together(self, loader):
         """(features (m,d), labels (m,) or None) of all points of a loader, on the model's device."""
+        _check_order(loader)
         parts = list(self.batches(loader))
         if not parts:
             raise UserError("the loader has no batches: give at least one point")
-        labels = None if parts[0][1] is None else torch.cat([torch.as_tensor(y) for _, y in parts])
+        labels = None if parts[0][1] is None else torch.cat([y for _, y in parts])
         return torch.cat([f for f, _ in parts]), labels
 
     def _bias(self):
@@ -171,7 +200,7 @@ class Features:
     def settings(self, data):
         """What features depend on: the layer, and hashes of the model's parameters and buffers, and of the data."""
         digest = hashlib.sha256()
-        _hash(dict(sorted(self.model.state_dict().items())), digest)
+        add_to(dict(sorted(self.model.state_dict().items())), digest)
         return {"layer": self.layer, "model": digest.hexdigest()[:16], "loader": data.hexdigest()[:16]}
 
     def _keep(self, folder, points, digest):
@@ -183,84 +212,22 @@ class Features:
     def _cached(self, folder, loader):
         digest = hashlib.sha256()
         for batch in batches(loader):  # reading the data is cheap beside the model
-            _hash(batch, digest)
+            add_to(batch, digest)
         known, mine = load_json(folder / "settings.json", "remove the cache"), self.settings(digest)
         other = [name for name in mine if known.get(name) != mine[name]]
+        points = load_points(folder)
+        if not other:  # parameters and data are the same: is the forward?
+            features = next(self.batches(loader))[0]
+            other = (
+                [] if _same(Rows(points.features, whole=True).block(slice(0, len(features))), features) else ["model"]
+            )
         if other:
             raise UserError(
                 f"the cache {folder} was made with another {' and '.join(other)}: give another folder, or remove it"
             )
-        return load_points(folder)
-
-
-class _Collected:
-    """Features, batch after batch: in memory, or below a cache as shards that are written when they are full."""
-
-    def __init__(self, cache):
-        self.folder, self.waiting, self.rows, self.first = cache and Path(cache) / "features", [], 0, None
-        if self.folder and self.folder.exists():
-            for path in self.folder.glob("[0-9]" * 12 + ".npy"):  # of a collection that was stopped
-                path.unlink()
-            if any(self.folder.iterdir()):
-                raise UserError(f"{self.folder} holds files of others: give the cache a folder of its own")
-
-    def add(self, batch):
-        self.first = batch if self.first is None else self.first
-        self.waiting.append(batch)
-        if self.folder and sum(b.numel() for b in self.waiting) >= SHARD:
-            self._write()
-
-    def _write(self):
-        save_npy(self.folder / f"{self.rows:012}.npy", torch.cat(self.waiting).numpy())
-        self.rows += sum(map(len, self.waiting))
-        self.waiting = []
-
-    def finished(self):
-        """A source of `Rows`."""
-        if not self.folder:
-            return torch.cat(self.waiting)
-        if self.waiting:
-            self._write()
-        return self.folder
-
-
-def _hash(value, digest):
-    """Add tensors, arrays and numbers, in tuples, lists and dictionaries, to a hash."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            digest.update(str(name).encode())
-            _hash(item, digest)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            _hash(item, digest)
-    elif isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        _hash(value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy(), digest)
-    elif isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype} {value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    else:
-        digest.update(repr(value).encode())
+        return points
 
 
 def _same(f, g):
-    return f.shape == g.shape and torch.allclose(f.double(), g.cpu().double(), atol=1e-4, rtol=1e-3)
-
-
-def load_points(folder):
-    """`Points` of a cache; the features stay on the disk. Raises UserError where there is none."""
-    folder = Path(folder)
-    if not (folder / "settings.json").exists():
-        raise UserError(f"{folder} holds no cache: make one with cache= first")
-    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("labels", "weight")}
-    bias = folder / "bias.npy"
-    return Points(folder / "features", arrays["labels"], arrays["weight"], np.load(bias) if bias.exists() else None)
-
-
-def numbered(classes, y):
-    """The numbers 0, 1, … of labels y among the classes of a scikit-learn model. Raises UserError for others."""
-    classes, y = np.asarray(classes), np.asarray(y)
-    labels = np.searchsorted(classes, y)
-    if not np.array_equal(classes[np.minimum(labels, len(classes) - 1)], y):
-        raise UserError(f"y holds labels that are not of {list(classes)}: give those it was fitted on")
-    return labels
+    same = torch.allclose(f.double(), g.cpu().double(), atol=1e-4, rtol=1e-3, equal_nan=True)
+    return f.shape == g.shape and same

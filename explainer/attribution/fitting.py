@@ -45,6 +45,11 @@ def fit_head(rows, Y, head, decay, tolerance=1e-9):
     return head
 
 
+def probabilities(rows, head):
+    """P (n,C) of a head over rows, in float64 whatever the rows are in."""
+    return torch.cat([head.probabilities(head.logits(F.double())) for _, F in rows.blocks(3 * head.C)])
+
+
 def _at(rows, Y, head, decay, n):
     """The objective, the probabilities (n,C) and the gradient (D,C) at a head."""
     P = torch.empty(len(rows), head.C, dtype=torch.float64, device=head.weight.device)

@@ -9,11 +9,14 @@ Delta_k = (n H)^-1 (g_U + H_U Delta_k-1); order 2 adds how the removal changes t
 points go at once.
 """
 
+from numbers import Integral
+
 import numpy as np
 import torch
 
 from config import UserError
 from explainer.attribution import ranks
+from explainer.attribution.checks import tensor
 from explainer.attribution.influence_function import InfluenceFunction
 
 CONVERGED, STEPS = 1e-10, 1000
@@ -24,10 +27,12 @@ class GroupInfluence(InfluenceFunction):
 
     def displacement(self, indices, order=2):
         """Delta (D,C), how the head's parameters move when the points are removed; order as in `effect`."""
-        picked = np.unique(np.atleast_1d(indices))
+        picked = np.unique(np.atleast_1d(tensor(indices, "indices").cpu().numpy()))
         if not len(picked) or picked.min() < 0 or picked.max() >= self.n or not np.issubdtype(picked.dtype, np.integer):
             raise UserError(f"indices: give numbers of training points, from 0 to {self.n - 1}, at least one")
-        if order != "newton" and not (isinstance(order, int) and order >= 1):
+        if len(picked) == self.n:
+            raise UserError(f"indices: they are all {self.n} training points; leave one at least")
+        if order != "newton" and not (isinstance(order, Integral) and not isinstance(order, bool) and order >= 1):
             raise UserError(f'order is {order!r}: give 1, 2, … or "newton"')
         own = picked[(picked >= self.rows.first) & (picked < self.rows.first + self.rows.n)] - self.rows.first
         F = self.rows.take(own.tolist()).double()

@@ -50,8 +50,9 @@ class Head:
         if weight.ndim != 2 or not weight.numel():
             raise UserError(f"the head's weight has the shape {tuple(weight.shape)}: give (classes, features)")
         C, offset = len(weight), None
-        if kind == "auto" and C > 1 and labels.ndim == 2 and bool((labels.sum(1) == 1).all()):
-            raise UserError("the labels look one-hot: give class numbers (n,), or head='multilabel' if they are not")
+        if kind == "auto" and C > 1 and labels.ndim == 2 and bool((labels.sum(1) - 1).abs().max() < 1e-3):
+            what = "one-hot" if bool(((labels == 0) | (labels == 1)).all()) else "like shares of the classes"
+            raise UserError(f"the labels look {what}: give class numbers (n,), or head='multilabel' if they are not")
         if kind == "auto":
             kind = "binary" if C == 1 else "multilabel" if labels.ndim == 2 and labels.shape[1] == C else "multiclass"
         if kind not in KINDS:
@@ -62,6 +63,8 @@ class Head:
             bias = tensor(bias, "the head's bias").to(device, torch.float64).reshape(-1)
             if len(bias) != C:
                 raise UserError(f"the head has {C} logits and {len(bias)} biases: give as many")
+            if not torch.isfinite(bias).all():
+                raise UserError("the head's bias holds numbers that are not finite: train the model again")
             weight, offset = (torch.cat([weight, bias[:, None]], 1), None) if intercept else (weight, bias)
         if not torch.isfinite(weight).all():
             raise UserError("the head's weight holds numbers that are not finite: train the model again")
@@ -120,6 +123,8 @@ class Head:
                 raise UserError('target is "label", and the test points have none: give (features, labels)')
             if self.kind == "multilabel":
                 raise UserError("a test point has many labels: give the target as one class for each")
+            if len(labels) != m:
+                raise UserError(f"got {m} test points and {len(labels)} labels: give as many of each")
             target = labels
         classes = tensor(target, "target").to(Z.device).reshape(-1)
         classes = classes.expand(m) if len(classes) == 1 else classes

@@ -8,9 +8,11 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
-from explainer.attribution.checks import array, number
-from explainer.attribution.collect import Features, Points, load_points, numbered
+from explainer.attribution.cache import Points, load_points
+from explainer.attribution.checks import flag, number, settings
+from explainer.attribution.collect import Features
 from explainer.attribution.heads import Head
+from explainer.attribution.linear_models import LinearModel, numbered
 from explainer.attribution.rows import MEMORY, Rows, Taken, numbers
 from explainer.attribution.solvers import Curvature, solver_for
 from explainer.attribution.trees import TreeHead
@@ -21,9 +23,10 @@ class HeadOnPoints(ABC):
 
     rows: `Rows` of this rank. labels (n,) or (n,C), of all ranks. head: `Head`. decay (D,). n: points of all ranks.
     features: `Features` of a model, trees: `TreeHead` of a tree model; None where it was made from arrays.
+    classes: the labels that a scikit-learn model was fitted on, which 0, 1, … stand for; None for others.
     """
 
-    features = trees = None
+    features = trees = classes = None
 
     def __init__(self, model, loader, layer=-1, *, cache=None, device=None, **options):
         self._check_options(options)
@@ -35,7 +38,7 @@ class HeadOnPoints(ABC):
     def _check_options(cls, options):
         """Raise UserError for an option that there is not, before anything is collected."""
         known = [*inspect.signature(cls._begin).parameters, *inspect.signature(cls._prepare).parameters]
-        known = [name for name in known if name not in ("self", "points", "settings", "more")]
+        known = [name for name in known if name not in ("self", "points", "own", "more")]
         for name in options:
             if name not in known:
                 raise UserError(f"{cls.__name__} has no option {name!r}: give some of {', '.join(known)}")
@@ -59,35 +62,30 @@ class HeadOnPoints(ABC):
 
     @classmethod
     def from_sklearn(cls, estimator, X, y, **options):
-        """From a fitted logistic classifier of scikit-learn and its training data.
+        """From a fitted LogisticRegression or SGDClassifier (log_loss) of scikit-learn and its training data.
 
-        The decay is that of LogisticRegression's C, unless it is given.
+        The decay is that of its penalty, unless it is given; labels of test points are those that it was fitted on.
+        Warns where the head is not at the minimum of that loss, as with weights of classes or samples.
         """
-        from sklearn.linear_model import LogisticRegression  # here, so that commands start fast
-
-        if not hasattr(estimator, "coef_") or not hasattr(estimator, "predict_proba"):
-            name = type(estimator).__name__
-            raise UserError(f"{name} has no coef_ and predict_proba: give a fitted logistic classifier")
-        labels = numbered(estimator.classes_, y)
-        intercept = np.reshape(estimator.intercept_, -1) if estimator.fit_intercept else None
-        if isinstance(estimator, LogisticRegression) and not estimator.l1_ratio and np.isfinite(estimator.C):
-            options = {"decay": 1 / (estimator.C * len(labels)), "decay_intercept": False, **options}
-        return cls.from_arrays(
-            np.asarray(array(X, "X"), dtype=np.float64), labels, estimator.coef_, intercept, **options
-        )
+        model = LinearModel(estimator, X, y)
+        options = {**model.penalty, **options}
+        self = cls.from_arrays(model.features, model.labels, model.weight, model.bias, **options)
+        self.classes = estimator.classes_
+        model.warn_unless_stationary(self)
+        return self
 
     @classmethod
     def from_trees(cls, model, X, y, **options):
         """From an additive tree model and its training data: see `explainer.attribution.trees`.
 
-        y holds the classes 0, 1, …, or those of a scikit-learn model. Test points are rows like those of X.
+        y holds the classes 0, 1, …, or those of a scikit-learn model, as labels of test points do then. Test points are
+        rows like those of X.
         """
-        if hasattr(model, "classes_"):
-            y = numbered(model.classes_, y)
-        head = TreeHead(model, X)
-        self = cls.__new__(cls)
-        self.trees = head
-        self._begin(Points(head.features(X), y, head.weight, head.bias), **options)
+        cls._check_options(options)
+        head, self = TreeHead(model, X), cls.__new__(cls)
+        self.trees, self.classes = head, getattr(model, "classes_", None)
+        labels = y if self.classes is None else numbered(self.classes, y)
+        self._begin(Points(head.features(X), labels, head.weight, head.bias), **options)
         return self
 
     def _begin(
@@ -106,9 +104,11 @@ class HeadOnPoints(ABC):
         precision=None,
         device="cpu",
         memory_limit=MEMORY,
-        **settings,
+        **own,
     ):
-        self.device = _device(device)
+        self.device = _device("cpu" if device is None else device)
+        flag("intercept", intercept)
+        flag("decay_intercept", decay_intercept)
         if precision not in (None, torch.float32, torch.float64):
             raise UserError(f"precision is {precision!r}: give torch.float32, torch.float64, or None")
         labels = numbers(points.labels).to(self.device)
@@ -127,11 +127,11 @@ class HeadOnPoints(ABC):
         if self.head.bias and not decay_intercept:
             self.decay[-1] = 0.0
         self.damping, self.seed = damping, seed
-        self._solver, self._samples = (solver, solver_settings or {}), n_samples_for_hessian
+        self._solver, self._samples = (solver, settings("solver_settings", solver_settings)), n_samples_for_hessian
         options = f"{type(self).__name__} {self.n} {self.head.kind} {tuple(self.head.weight.shape)} {damping} {decay}"
         ranks.agree(options, self.device)
         ranks.agree(f"the weight {self.head.weight.sum().item():.12g}", self.device)
-        self._prepare(**settings)
+        self._prepare(**own)
 
     def _rows(self, features, precision, memory_limit, whole=False):
         rows = Rows(features, self.head.bias, precision, self.device, memory_limit, whole)
@@ -192,4 +192,6 @@ def _device(name):
         torch.empty(0, device=name)
     except (RuntimeError, TypeError, AssertionError) as error:
         raise UserError(f"device is {name!r} ({str(error).splitlines()[0]}): give cpu, or a device of yours") from error
+    if torch.device(name).type == "meta":
+        raise UserError("device is meta, which holds no numbers: give cpu, or a device of yours")
     return torch.device(name)

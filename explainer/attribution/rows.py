@@ -34,9 +34,11 @@ class Rows:
         self.total, width = self.starts[-1], self.parts[0].shape[1]
         if not self.total:
             raise UserError("got 0 rows of features: give at least one")
-        kind = tensor(self.parts[0][:0], "features").dtype
-        if not kind.is_floating_point:
-            raise UserError(f"features are {kind}: give float32 or float64")
+        kinds = [tensor(part[:0], "features").dtype for part in self.parts]
+        for kind in kinds:
+            if not kind.is_floating_point:
+                raise UserError(f"features are {kind}: give float32 or float64")
+        kind = torch.float64 if torch.float64 in kinds else kinds[0]
         self.dtype = dtype or (torch.float64 if kind == torch.float64 else torch.float32)
         number("memory_limit", memory_limit, above=0)
         self.bias, self.device, self.memory_limit = bias, torch.device(device), memory_limit

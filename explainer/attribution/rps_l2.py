@@ -12,7 +12,7 @@ import torch
 from explainer.attribution import ranks
 from explainer.attribution.base import Attributor
 from explainer.attribution.checks import number
-from explainer.attribution.fitting import fit_head
+from explainer.attribution.fitting import fit_head, probabilities
 from explainer.attribution.scores import Queries, Term
 
 
@@ -36,8 +36,9 @@ class RPSL2(Attributor):
     def _prepare(self, lmbd=0.003):
         number("lmbd", lmbd, above=0)
         P = self._at(self.head)[0].double()
-        self.fitted = fit_head(self.rows, P, self.head, 2 * lmbd)
-        self.alpha = alphas(self._at(self.fitted)[0].double(), P, lmbd, self.n)
+        tolerance = max(1e-15, min(1e-9, 1e-7 * lmbd))  # alpha divides the gradient by lmbd
+        self.fitted = fit_head(self.rows, P, self.head, 2 * lmbd, tolerance)
+        self.alpha = alphas(probabilities(self.rows, self.fitted), P, lmbd, self.n)
         self.terms = [Term(self.rows, lambda rows: self.alpha[rows])]
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from config import UserError
 from explainer.attribution import ranks
 
 
@@ -87,4 +88,8 @@ class Running:
             values, indices = (ranks.gathered(x.T.contiguous()).T for x in (self.values, self.indices))
             self.values = torch.full_like(self.values, -torch.inf)
             self._merge(slice(None), values, indices)
+        if not torch.isfinite(self.values).all():
+            raise UserError(
+                f"scores overflow {str(self.values.dtype)[6:]}: scale the features, or give precision=torch.float64"
+            )
         return self.values, self.indices

@@ -6,13 +6,15 @@ with the features f and residuals r = p - y of checkpoint k, and eta_k the learn
 """
 
 import contextlib
+from pathlib import Path
 
 import torch
 
 from config import UserError
 from explainer.attribution.base import Attributor
-from explainer.attribution.checks import tensor
-from explainer.attribution.collect import Features, Points
+from explainer.attribution.cache import Points
+from explainer.attribution.checks import first_line, tensor
+from explainer.attribution.collect import Features
 from explainer.attribution.heads import Head
 from explainer.attribution.scores import Queries, Term
 
@@ -39,6 +41,7 @@ class TracIn(Attributor):
         self._check_options(options)
         self.features = Features(model, layer)
         self.model = model
+        checkpoints = [checkpoints] if isinstance(checkpoints, (str, Path)) else checkpoints or ()
         self.checkpoints = [_loaded(checkpoint) for checkpoint in checkpoints]
         found = []
         for state in self.checkpoints or [None]:
@@ -65,7 +68,7 @@ class TracIn(Attributor):
     def _prepare(self, more=(), learning_rates=1.0):
         rates = tensor(learning_rates, "learning_rates").double().cpu().reshape(-1)
         rates = rates.expand(1 + len(more)) if len(rates) == 1 else rates
-        if len(rates) != 1 + len(more) or not (rates > 0).all():
+        if len(rates) != 1 + len(more) or not ((rates > 0) & rates.isfinite()).all():
             raise UserError(f"learning_rates: give one above 0 for each of {1 + len(more)} checkpoints, or one for all")
         self.rates, self.heads, self.terms = rates.tolist(), [self.head], []
         own_rows = [self.rows]
@@ -73,6 +76,10 @@ class TracIn(Attributor):
             self.heads.append(
                 Head.of(points.weight, points.bias, self.labels, self.head.kind, self.device, self.head.bias)
             )
+            if self.heads[-1].weight.shape != self.head.weight.shape:
+                raise UserError(
+                    "the checkpoints have heads of different shapes, or some a bias: give those of one model"
+                )
             rows = self._rows(points.features, self.rows.dtype, self.rows.memory_limit)
             if rows.total != self.n:
                 raise UserError(
@@ -92,11 +99,14 @@ class TracIn(Attributor):
     def _test(self, test, target):
         """The features at every checkpoint, side by side (m, checkpoints x D)."""
         if self.features is None or not self.checkpoints:
+            labels = None
+            if isinstance(test, tuple) and len(test) == 2 and isinstance(test[0], list):
+                test, labels = test
             if isinstance(test, list):
                 if len(test) != len(self.terms):
                     raise UserError(f"got {len(test)} features: give one for each of {len(self.terms)} checkpoints")
                 parts = [super(TracIn, self)._test(features, None)[0] for features in test]
-                return torch.cat(parts, 1), None if target is None else self._explained(parts[-1], None, target)
+                return torch.cat(parts, 1), None if target is None else self._explained(parts[-1], labels, target)
             F, classes = super()._test(test, target)
             if len(self.terms) > 1:
                 raise UserError(f"give a list of features, one for each of {len(self.terms)} checkpoints")
@@ -138,7 +148,11 @@ class TracIn(Attributor):
             return
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
         try:
-            self.model.load_state_dict(state)
+            try:
+                self.model.load_state_dict(state)
+            except RuntimeError as error:
+                fault = str(error).split(":", 1)[-1].split("\n")[1:2] or [str(error)]
+                raise UserError(f"a checkpoint is of another model: {fault[0].strip()[:200]}") from error
             yield
         finally:
             self.model.load_state_dict(before)
@@ -150,7 +164,9 @@ def _loaded(checkpoint):
     try:
         return torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"cannot read the checkpoint {checkpoint} ({error}): give a state dict") from error
+        what = first_line(error) if isinstance(checkpoint, (str, Path)) else type(checkpoint).__name__
+        name = checkpoint if isinstance(checkpoint, (str, Path)) else ""
+        raise UserError(f"cannot read the checkpoint {name} ({what}): give a state dict, or its file") from error
 
 
 def _copy(bias):

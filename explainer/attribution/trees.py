@@ -16,6 +16,7 @@ import json
 import numpy as np
 
 from config import UserError
+from explainer.attribution.checks import first_line
 
 TOLERANCE = 1e-5  # of the margin, against the largest margin: float32 sums over many trees
 
@@ -29,11 +30,17 @@ class TreeHead:
         Raises UserError for models that are not supported, and where the trees do not sum to the model's margin, as
         with DART's dropped trees.
         """
-        self.model = _plain(model)
-        _check_loss(self.model)
-        self._leaves = _reader(self.model)
+        try:
+            self.model = _plain(model)
+            _check_loss(self.model)
+            self._leaves = _reader(self.model)
+        except (AttributeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{type(model).__name__} is not fitted ({first_line(error)}): fit it first") from error
         F, groups = _read(self._leaves, X)
         margin = np.asarray(margins(self.model, X), np.float64)
+        _check_probabilities(self.model, margin, X)
         C = margin.shape[1]
         scale = C**2 / len(groups) if _forest(self.model) else 1.0  # the mean over len(groups) / C trees, times C
         self.weight = scale * (groups[None, :] == np.arange(C)[:, None]).astype(np.float64)
@@ -62,7 +69,7 @@ def _read(leaves, X):
     except UserError:
         raise
     except Exception as error:  # of three libraries
-        what = str(error).strip().splitlines()[0]
+        what = first_line(error)
         raise UserError(f"the trees cannot read the rows ({what}): give rows like those of the training") from error
 
 
@@ -85,6 +92,10 @@ def _check_loss(model):
         loss = json.loads(model.save_config())["learner"]["objective"]["name"]
     elif kind == "lightgbm":
         loss = model.params.get("objective") or model.dump_model()["objective"].split()[0]
+    elif kind == "sklearn" and not hasattr(model, "classes_"):
+        raise UserError(f"{type(model).__name__} is not fitted: fit it first")
+    elif getattr(model, "n_outputs_", 1) != 1:
+        raise UserError(f"{type(model).__name__} has {model.n_outputs_} outputs: give a classifier of one")
     elif hasattr(model, "loss"):
         loss = model.loss
     if loss not in ("binary:logistic", "multi:softprob", "multi:softmax", "binary", "multiclass", "log_loss"):
@@ -104,12 +115,42 @@ def _reader(model):
         return lambda X: _lightgbm(model, X)
     if _forest(model):
         return lambda X: _votes(model, X)
-    if kind == "sklearn" and hasattr(model, "staged_decision_function"):
+    if name in ("GradientBoostingClassifier", "HistGradientBoostingClassifier"):
         return lambda X: _stages(model, X)
     raise UserError(
         f"{name} is not supported: give a model of XGBoost or LightGBM, or a GradientBoosting, HistGradientBoosting, "
         "RandomForest or ExtraTrees classifier of scikit-learn"
     )
+
+
+def _check_probabilities(model, margin, X):
+    """Raise UserError where the model's probabilities are not the sigmoid or softmax of its margin."""
+    if _forest(model):
+        return  # its probabilities are the margin
+    kind = type(model).__module__.partition(".")[0]
+    if kind == "xgboost":
+        import xgboost
+
+        known = model.predict(xgboost.DMatrix(X)) if _softprob(model) else None
+    else:
+        known = model.predict(X) if kind == "lightgbm" else model.predict_proba(X)
+    if known is None:
+        return
+    known = np.asarray(known, np.float64).reshape(len(margin), -1)
+    Z = margin - margin.max(1, keepdims=True)
+    found = np.exp(Z) / np.exp(Z).sum(1, keepdims=True) if margin.shape[1] > 1 else 1 / (1 + np.exp(-margin))
+    worst = np.abs(found - known[:, -found.shape[1] :]).max()
+    if not worst <= 1e-4:
+        raise UserError(
+            f"the probabilities of {type(model).__name__} differ from those of its margin by {worst:.2g}: give a model "
+            "of plain boosting (of LightGBM: sigmoid=1, and no rf)"
+        )
+
+
+def _softprob(booster):
+    """Whether XGBoost predicts probabilities, rather than classes."""
+    objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
+    return objective in ("binary:logistic", "multi:softprob")
 
 
 def margins(model, X):

@@ -1,16 +1,18 @@
 """Models and their loaders, caches, checkpoints and heads of scikit-learn, and what of them is refused."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, SGDClassifier
 from test_attribution import Problem
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from explainer.attribution import RPSL2, RPSLJE, InfluenceFunction, TracIn, collect
+from explainer.attribution import RPSL2, RPSLJE, InfluenceFunction, TracIn, cache
 
 METHODS = [RPSLJE, RPSL2, InfluenceFunction]
 
@@ -92,7 +94,7 @@ def test_caches_are_read_again_and_refused_when_made_with_others(data, tmp_path)
     handle = model.fc.register_forward_hook(lambda *_: calls.append(1))
     again = RPSLJE(model, loader(data), cache=folder)
     handle.remove()
-    assert not calls, "the model is not run again"
+    assert len(calls) == 1, "the model is run on the first batch alone"
     np.testing.assert_allclose(again.self_influence(), first.self_influence(), rtol=1e-5)
     alone = RPSLJE.from_cache(folder)
     np.testing.assert_allclose(alone.self_influence(), first.self_influence(), rtol=1e-5)
@@ -104,6 +106,8 @@ def test_caches_are_read_again_and_refused_when_made_with_others(data, tmp_path)
         RPSLJE(model, loader(data), cache=folder)
     with torch.no_grad():
         model.fc.weight.div_(2)
+    with pytest.raises(ValueError, match="was made with another model"):
+        RPSLJE(_OtherForward().eval(), loader(data), cache=folder)
     with pytest.raises(ValueError, match="was made with another loader"):
         RPSLJE(model, loader((data[0], data[1].flip(0))), cache=folder)
     with pytest.raises(ValueError, match="was made with another loader"):
@@ -136,6 +140,13 @@ def test_tracin_reads_the_features_of_every_checkpoint(data):
     np.testing.assert_allclose(scores(explainer, test, target="label"), expected, rtol=1e-4, atol=1e-7)
 
 
+class _OtherForward(Network):
+    """The same parameters under the same names, and other features."""
+
+    def forward(self, x):
+        return self.fc(self.body(x).tanh())
+
+
 def _with(state):
     network = Network().eval()
     network.load_state_dict(state)
@@ -160,8 +171,62 @@ def test_heads_of_scikit_learn(data):
     assert InfluenceFunction.from_sklearn(bare, x, y).parameters.shape == (6, 3)
     with pytest.raises(ValueError, match="y holds labels that are not of"):
         InfluenceFunction.from_sklearn(model, x, np.full(50, "z"))
-    with pytest.raises(ValueError, match="has no coef_"):
+    with pytest.raises(ValueError, match="object: give a fitted LogisticRegression"):
         InfluenceFunction.from_sklearn(object(), x, y)
+    with pytest.raises(ValueError, match="y holds labels that are not of"):
+        InfluenceFunction.from_sklearn(model, x, [None] * 50)
+    best = explainer.top_k((x[:6], y[:6]), 1, target="label")
+    np.testing.assert_array_equal(best.classes, data[1][:6])
+
+
+FITS = {
+    "liblinear": (LogisticRegression(C=0.05, solver="liblinear", tol=1e-10, max_iter=10000), 1 / 3.5, True),
+    "no penalty": (LogisticRegression(C=np.inf, tol=1e-10, max_iter=10000), 0.0, False),
+    "cross-validated": (
+        LogisticRegressionCV(
+            Cs=[0.1], l1_ratios=(0.0,), scoring="accuracy", use_legacy_attributes=False, tol=1e-10, max_iter=10000
+        ),
+        1 / 7,
+        False,
+    ),
+    "SGD": (SGDClassifier(loss="log_loss", alpha=0.1, max_iter=5000, tol=None, random_state=0), 0.1, False),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_the_decay_is_that_of_the_penalty(name):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(70, 4))
+    y = (x[:, 0] + 1 + generator.normal(size=70) > 0).astype(int)
+    estimator, decay, intercept = FITS[name]
+    estimator.fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explainer = RPSLJE.from_sklearn(estimator, x, y, lr=1e-4)
+    assert explainer.decay.tolist() == pytest.approx([decay] * 4 + [decay if intercept else 0])
+    tolerance = 0.05 if name == "SGD" else 1e-6
+    np.testing.assert_allclose(
+        explainer.reproduced_logits(x)[:, 0], estimator.decision_function(x), rtol=tolerance, atol=tolerance
+    )
+
+
+def test_heads_that_are_at_no_minimum_of_the_loss_are_warned_of_or_refused():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(70, 4))
+    y = (x[:, 0] + 1.5 > 0).astype(int) + (x[:, 1] > 0)
+    for estimator in (
+        LogisticRegression(class_weight="balanced"),
+        LogisticRegression(l1_ratio=1, solver="saga", C=0.1),
+    ):
+        with pytest.warns(UserWarning, match="is not at the minimum of its mean loss"):
+            InfluenceFunction.from_sklearn(estimator.fit(x, y), x, y)
+    for estimator, said in (
+        (SGDClassifier(loss="log_loss", random_state=0), "probabilities differ .* one against the rest"),
+        (SGDClassifier(loss="modified_huber", random_state=0), "fitted with the loss modified_huber"),
+        (LinearDiscriminantAnalysis(), "LinearDiscriminantAnalysis: give a fitted LogisticRegression"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            InfluenceFunction.from_sklearn(estimator.fit(x, y), x, y)
 
 
 def test_bad_models_and_loaders(data):
@@ -182,10 +247,31 @@ def test_bad_models_and_loaders(data):
         (lambda: RPSLJE(model, _Shuffling(data)), "two passes of the loader disagree: it shuffles or augments"),
         (lambda: RPSLJE(model, loader(data[:1])), "the loader gives no labels"),
         (lambda: RPSLJE(model, []), "the loader has no batches"),
+        (lambda: RPSLJE(model, (batch for batch in [data])), "the loader can be read once only"),
+        (lambda: RPSLJE(model, *data), "layer is Tensor: give its name or number; labels come with the loader"),
+        (lambda: RPSLJE(model, data[0]), "the loader is Tensor: give a DataLoader"),
+        (lambda: RPSLJE(model, 5), "the loader is int: give a DataLoader"),
+        (lambda: RPSLJE(model, [(data[0][:, :4], data[1])]), "the model cannot take a batch of the loader .*mat1"),
+        (lambda: RPSLJE(model, [{"z": data[0], "labels": data[1]}]), "cannot take a batch of the loader .*'z'"),
+        (lambda: RPSLJE(model, [(data[0], list("abc"))]), "labels: got list of <U1"),
+        (lambda: RPSLJE(model, [(data[0], 1)]), r"a batch has 50 points and labels \(\): give one for each"),
+        (lambda: RPSLJE(model, loader(data)).top_k(loader(data, shuffle=True)), "the loader shuffles"),
+        (lambda: RPSLJE(model, loader(data), cache=""), "cache is '': give a path"),
+        (lambda: TracIn(model, loader(data), checkpoints=[{"fc.weight": data[0]}]), "a checkpoint is of another model"),
+        (lambda: TracIn(model, loader(data), checkpoints=[model]), "cannot read the checkpoint .*: give a state dict"),
+        (lambda: TracIn(model, loader(data), checkpoints="absent.pt"), "cannot read the checkpoint absent.pt"),
     ):
         with pytest.raises(ValueError, match=said):
             call()
         assert model.training and model.body[1].training and not model.fc._forward_hooks
+    with pytest.raises(ValueError, match="the model is function: give a torch.nn.Module"):
+        RPSLJE(lambda x: x, loader(data))
+
+
+def test_a_first_point_that_is_not_finite_is_named_and_not_taken_for_shuffling(data):
+    data[0][2, 0] = float("nan")
+    with pytest.raises(ValueError, match="the features of row 2 are not finite"):
+        RPSLJE(Network().eval(), loader(data))
 
 
 class _Shuffling:
@@ -210,7 +296,7 @@ def test_tracin_explains_what_the_last_checkpoint_predicts(data):
 
 
 def test_caches_are_written_in_shards_and_shards_are_counted_as_people_do(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "SHARD", 100)
+    monkeypatch.setattr(cache, "SHARD", 100)
     model = Network().eval()
     expected = RPSLJE(model, loader(data)).self_influence()
     found = RPSLJE(model, loader(data), cache=tmp_path / "cache").self_influence()

@@ -171,6 +171,25 @@ def test_bad_solver_options(options, said):
         InfluenceFunction.from_arrays(*Problem("binary", 1).arrays, **options)
 
 
+def test_conjugate_gradients_converge_on_softmax_heads_in_float32():
+    generator = torch.Generator().manual_seed(1)
+    F, weight = torch.randn(300, 6, generator=generator), torch.randn(4, 6, generator=generator) * 0.3
+    y = torch.multinomial((F @ weight.T).softmax(1), 1, generator=generator)[:, 0]
+    quick, exact = (
+        InfluenceFunction.from_arrays(F, y, weight, torch.zeros(4), solver=s).top_k(F[:20], 2) for s in ("cg", "exact")
+    )
+    np.testing.assert_allclose(quick.values, exact.values, rtol=1e-4)
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-3])
+def test_a_rank_that_is_too_small_is_warned_of_and_a_full_one_is_exact(damping):
+    problem = Problem("multiclass", 3, n=200, d=20)
+    with pytest.warns(RankWarning, match="lowrank keeps 8 of 42 directions"):
+        solved(problem, "lowrank", damping, rank=8)
+    exact = solved(problem, "exact", damping)[1]
+    torch.testing.assert_close(solved(problem, "lowrank", damping, rank=42, iterations=0)[1], exact)
+
+
 def test_conjugate_gradients_that_do_not_arrive_say_how_far_they_are():
     problem = Problem("multiclass", 3)
     with pytest.raises(ValueError, match="the residual is .* after 2 steps, wanted 1e-08"):

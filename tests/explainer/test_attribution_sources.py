@@ -7,7 +7,7 @@ import torch
 from scipy.sparse import csr_matrix
 from test_attribution import Problem
 
-from explainer.attribution import RPSL2, RPSLJE, GroupInfluence, InfluenceFunction, TracIn
+from explainer.attribution import RPSL2, RPSLJE, GroupInfluence, InfluenceFunction, Solver, TracIn
 from explainer.attribution.rows import Rows
 
 METHODS = [RPSLJE, RPSL2, InfluenceFunction]
@@ -123,6 +123,14 @@ def test_bad_questions(tmp_path):
             "give lists and probes",
         ),
         (lambda: explainer.top_k(problem.F_test, search="faiss", search_settings={"lists": 99}), "lists is 99: give a"),
+        (lambda: explainer.top_k((problem.F_test, [1]), target="label"), "got 7 test points and 1 labels"),
+        (lambda: explainer.top_k(problem.F_test, search="faiss", search_settings=[1]), "search_settings is"),
+        (lambda: explainer.influence(problem.F_test, out=5), "out is 5: give a path"),
+        (lambda: GroupInfluence.from_arrays(*problem.arrays).effect(range(60), problem.F_test), "all 60 training"),
+        (lambda: GroupInfluence.from_arrays(*problem.arrays).effect("a", problem.F_test), "indices: got str"),
+        (lambda: GroupInfluence.from_arrays(*problem.arrays).effect([1], problem.F_test, True), "order is True"),
+        (lambda: TracIn.from_arrays(*problem.arrays, learning_rates=np.inf), "one above 0 for each"),
+        (lambda: TracIn.from_arrays([problem.F] * 2, problem.y, [problem.weight] * 2, [problem.bias, None]), "shapes"),
         (lambda: explainer.top_k(NAN[:20]), "the features of test point 13 are not finite"),
         (lambda: explainer.top_k([(problem.F_test, None)]), "was made from arrays: give features"),
         (lambda: RPSL2.from_arrays(*problem.arrays, lmbd=-1), "lmbd is -1: give a number above 0"),
@@ -175,10 +183,24 @@ def test_what_was_written_into_a_private_memmap_stays(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"labels": np.array(["a", "b"] * 30)}, "labels: got ndarray of <U1; give numbers"),
+        ({"labels": np.array(["a", "b"] * 30)}, "labels: got ndarray of <U1; give real numbers"),
         ({"labels": 1}, "got one label: give one for each point"),
-        ({"features": csr_matrix(np.eye(60, 4))}, "features: got a sparse matrix; give an array"),
-        ({"features": np.zeros((60, 4), np.longdouble)}, "features: got ndarray of float128; give numbers"),
+        ({"features": csr_matrix(np.eye(60, 4))}, "features: got csr_matrix, sparse; give an array"),
+        ({"features": np.zeros((60, 4), np.longdouble)}, "features: got ndarray of float128; give real"),
+        ({"features": torch.eye(60).to_sparse()}, "features: got Tensor, sparse; give an array"),
+        ({"features": [[1.0, 2.0], [1.0]]}, "features: got list of parts that differ in shape"),
+        ({"features": np.ma.masked_less(np.eye(60, 4), 0)}, "features: got a masked array"),
+        ({"weight": torch.zeros(3, 4, dtype=torch.complex64)}, "the head's weight: got Tensor, complex numbers"),
+        (
+            {"bias": torch.full((3,), torch.nan), "intercept": False},
+            "the head's bias holds numbers that are not finite",
+        ),
+        ({"labels": torch.full((60, 3), 1 / 3)}, "the labels look like shares of the classes: give class numbers"),
+        ({"intercept": None}, "intercept is None: give True or False"),
+        ({"decay_intercept": "no"}, "decay_intercept is 'no': give True or False"),
+        ({"device": "meta"}, "device is meta, which holds no numbers"),
+        ({"solver": Solver}, "solver is <class .*: give one of auto"),
+        ({"solver_settings": [1]}, r"solver_settings is \[1\]: give a dictionary"),
         ({"weight": None}, "the head's weight: got NoneType"),
         ({"decay": "much"}, "decay is 'much': give a number from 0 up"),
         ({"lr": float("nan")}, "lr is nan: give a number above 0"),
@@ -206,13 +228,30 @@ def test_frames_lists_and_foreign_bytes_are_read_as_the_numbers_they_hold():
         np.testing.assert_allclose(RPSLJE.from_arrays(*given).self_influence(), expected, rtol=1e-6, atol=1e-9)
 
 
+def test_lists_and_whole_numbers_are_test_points_as_well():
+    problem = Problem("multiclass", 3)
+    explainer = RPSLJE.from_arrays(*problem.arrays)
+    whole = problem.F_test.round()
+    expected = explainer.top_k(whole, 3)
+    for given in (whole.tolist(), whole.long(), whole.long().numpy()):
+        np.testing.assert_array_equal(explainer.top_k(given, 3).indices, expected.indices)
+
+
+def test_scores_beyond_float32_are_no_explanation():
+    problem = Problem("binary", 1)
+    F = problem.F.float() * 1e19
+    explainer = TracIn.from_arrays(F, problem.y, problem.weight / 1e19)
+    with pytest.raises(ValueError, match="scores overflow float32: scale the features, or give precision"):
+        explainer.top_k(F[:3] * 1e19, target=[0, 1, 0])
+
+
 def test_labels_are_kept_as_they_were_given():
     problem = Problem("binary", 1)
     explainer = InfluenceFunction.from_arrays(*problem.arrays)
     before = explainer.self_influence()
     problem.y.fill_(0)
     np.testing.assert_array_equal(explainer.self_influence(), before)
-    for target, said in ((None, "target is None"), (["a"] * 7, "target: got list of <U1; give numbers")):
+    for target, said in ((None, "target is None"), (["a"] * 7, "target: got list of <U1; give real numbers")):
         with pytest.raises(ValueError, match=said):
             explainer.top_k(problem.F_test, target=target)
 

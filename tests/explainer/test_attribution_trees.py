@@ -6,6 +6,7 @@ import pytest
 import xgboost
 from scipy.sparse import csr_matrix
 from sklearn.ensemble import (
+    AdaBoostClassifier,
     ExtraTreesClassifier,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
@@ -90,6 +91,14 @@ def test_models_without_exact_features_are_refused():
         TreeHead(MODELS["xgboost"]().fit(X, y), csr_matrix(X))
     with pytest.raises(ValueError, match="the trees cannot read the rows .*: give rows like those of the training"):
         TreeHead(MODELS["xgboost"]().fit(pd.DataFrame(X, columns=list("abcde")), y), X)
+    with pytest.raises(ValueError, match="XGBClassifier is not fitted"):
+        TreeHead(xgboost.XGBClassifier(), X)
+    with pytest.raises(ValueError, match="RandomForestClassifier is not fitted"):
+        TreeHead(RandomForestClassifier(), X)
+    with pytest.raises(ValueError, match="has 2 outputs: give a classifier of one"):
+        TreeHead(RandomForestClassifier(3, random_state=0).fit(X, np.stack([y, y], 1)), X)
+    with pytest.raises(ValueError, match="AdaBoostClassifier is not supported"):
+        TreeHead(AdaBoostClassifier(n_estimators=3, random_state=0).fit(X, y), X)
     with pytest.raises(ValueError, match="SVC is not supported: give a model of XGBoost"):
         TreeHead(SVC().fit(X, y), X)
     dart = xgboost.train(
@@ -97,3 +106,21 @@ def test_models_without_exact_features_are_refused():
     )
     with pytest.raises(ValueError, match="dart is no plain additive model|do not sum to the margin"):
         TreeHead(dart, X)
+
+
+@pytest.mark.parametrize(
+    "options", [{"sigmoid": 3.0}, {"boosting_type": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}]
+)
+def test_margins_that_are_not_the_probabilities_are_refused(options):
+    X, y = table(2)
+    model = lightgbm(n_estimators=5, **options).fit(X, y)
+    with pytest.raises(ValueError, match="differ from those of its margin by .*: give a model of plain boosting"):
+        TreeHead(model, X)
+
+
+def test_labels_of_test_points_are_those_of_the_model():
+    X, y = table(3)
+    names = np.array(["a", "b", "c"])[y]
+    model = HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(X, names)
+    explainer = InfluenceFunction.from_trees(model, X, names, damping=0.1)
+    np.testing.assert_array_equal(explainer.top_k((X[:9], names[:9]), 1, target="label").classes, y[:9])

@@ -73,6 +73,19 @@ def test_the_table_has_every_measure(evaluation):
         (lambda e: Evaluation(np.eye(4), [0, 1, 0, 1], np.eye(3), [0, 1, 0]), r"the shapes \(4, 4\) and \(3, 3\)"),
         (lambda e: Evaluation(np.eye(2), [0, 1], np.eye(2), [0, 2]), "go beyond those of the labels: give 0 to 1"),
         (lambda e: Evaluation(np.eye(2) * np.nan, [0, 1], np.eye(2), [0, 1]), "the features of row 0 are not finite"),
+        (lambda e: Evaluation(np.eye(2), [0, 0.5], np.eye(2), [0, 1]), "give one whole number for each point"),
+        (lambda e: Evaluation(np.eye(2), [0, 0], np.eye(2), [0, 0]), "the labels go from 0 to 0: give 0, 1"),
+        (lambda e: Evaluation(np.eye(2), [-1, 1], np.eye(2), [0, 0]), "the labels go from -1 to 1: give 0, 1"),
+        (lambda e: e.explainer(RPSLJE, decay=1), "decay is that of the fitted head"),
+        (lambda e: e.table({"RPS-LJE": RPSLJE}), "methods: give {name"),
+        (
+            lambda e: e.leave_out_correlation(
+                RPSLJE.from_arrays(e.F[:9], e.labels[:9], np.ones((1, 8)), head="binary")
+                if e.head.kind == "binary"
+                else RPSLJE.from_arrays(e.F[:9], e.labels[:9], np.ones((3, 8)))
+            ),
+            "the explainer has 9 training points",
+        ),
         (lambda e: e.stability(RPSLJE, [{"lr": 0.1}]), "got 1 settings: give two at least"),
         (lambda e: e.leave_out_correlation(e.explainer(RPSLJE), number=0), "number is 0: give a whole number from 2"),
         (lambda e: e.leave_out_correlation(e.explainer(RPSLJE), k=e.n), "k is .*: give a whole number from 1 to"),

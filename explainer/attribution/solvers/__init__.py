@@ -30,8 +30,6 @@ def solver_for(curvature, solver="auto", **settings):
     exact up to D K = 6000; dual where there are fewer points than features and at most 6000 rows n K; else kronecker,
     with a warning where it is an approximation, for several classes. Raises UserError for an unknown name.
     """
-    if isinstance(solver, type) and issubclass(solver, Solver):
-        return solver(curvature, **settings)
     if solver == "auto":
         size, rows = curvature.D * curvature.K, curvature.n * curvature.K
         if rows < size and rows <= LARGEST_EXACT and rows * 2 < size:
@@ -45,12 +43,13 @@ def solver_for(curvature, solver="auto", **settings):
                 "approximation; solver='cg' is exact, and solver='kronecker' says that this one is wanted",
                 stacklevel=2,
             )
-    if solver not in SOLVERS:
-        raise UserError(f"solver is {solver!r}: give one of auto, {', '.join(SOLVERS)}")
-    try:
-        return SOLVERS[solver](curvature, **settings)
-    except TypeError as error:
-        known = [name for name in inspect.signature(SOLVERS[solver]).parameters if name != "curvature"]
-        if set(settings) <= set(known):
-            raise
-        raise UserError(f"solver_settings of {solver}: got {list(settings)}; give some of {known}") from error
+    if isinstance(solver, type) and issubclass(solver, Solver) and not inspect.isabstract(solver):
+        made = solver
+    elif isinstance(solver, str) and solver in SOLVERS:
+        made = SOLVERS[solver]
+    else:
+        raise UserError(f"solver is {solver!r}: give one of auto, {', '.join(SOLVERS)}, or a class of your own")
+    known = list(inspect.signature(made).parameters)[1:]
+    if not set(settings) <= set(known):
+        raise UserError(f"solver_settings of {made.name}: got {list(settings)}; give some of {known}")
+    return made(curvature, **settings)

@@ -1,19 +1,22 @@
 """The solvers that need products with the Hessian alone: conjugate gradients, LiSSA, and low rank."""
 
+import warnings
+
 import torch
 
 from config import UserError
 from explainer.attribution import ranks
 from explainer.attribution.checks import number
 from explainer.attribution.solvers.base import Curvature, Solver
-from explainer.last_layer import RCOND
+from explainer.last_layer import RCOND, RankWarning
 
 
 class ConjugateGradients(Solver):
     """Conjugate gradients on closed-form Hessian products, all right-hand sides at once.
 
     tolerance: stop when every residual is this share of its right-hand side. steps: at most so many (then an
-    error). Time 4 n D C for each right-hand side and step; memory 5 times the right-hand sides.
+    error); the products are in the rows' precision. Time 4 n D C for each right-hand side and step; memory 5 times the
+    right-hand sides.
     """
 
     name, exact, shared = "cg", False, True
@@ -34,7 +37,7 @@ class ConjugateGradients(Solver):
             if bool((rho <= enough).all()):
                 self.taken = step_number
                 return X
-            product = c.product(direction)
+            product = c.product(direction) @ c.Q @ c.Q.T  # rounding must not lead out of the space
             curved = (direction * product).sum((1, 2))
             step = torch.where((rho > enough) & (curved > 0), rho / curved.clamp_min(1e-300), 0.0)
             X += step[:, None, None] * direction
@@ -70,6 +73,7 @@ class LiSSA(Solver):
             number(name, value, least=1, whole=True)
         if scale is not None:
             number("scale", scale, above=0)
+        number("seed", seed, least=0, whole=True)
         self.depth, self.repeats, self.batch, self.seed = depth, repeats, min(batch, len(curvature.rows)), seed
         if scale is None:  # |S_i| <= 1/2 for softmax, 1/4 for a sigmoid
             bound = 0.5 if curvature.head.kind == "multiclass" else 0.25
@@ -107,6 +111,7 @@ class LowRank(Solver):
     def __init__(self, curvature, rank=64, iterations=4, seed=0, rcond=RCOND):
         super().__init__(curvature)
         number("rank", rank, least=1, whole=True)
+        number("seed", seed, least=0, whole=True)
         number("iterations", iterations, least=0, whole=True)
         number("rcond", rcond, least=0, below=1)
         c, size = curvature, curvature.D * curvature.C
@@ -114,14 +119,23 @@ class LowRank(Solver):
         wanted = min(rank + 8, c.D * c.K)
         B = torch.randn(wanted, c.D, c.C, generator=generator, dtype=torch.float64).to(c.device) @ c.Q @ c.Q.T
         undamped = Curvature(c.rows, c.P, c.head)
-        for _ in range(iterations):
-            B = torch.linalg.qr(undamped.product(B).reshape(wanted, size).T)[0].T.reshape(wanted, c.D, c.C)
+        for step in range(iterations + 1):
+            B = B if step == 0 else undamped.product(B)
+            B = torch.linalg.qr(B.reshape(wanted, size).T)[0].T.reshape(wanted, c.D, c.C)
         small = undamped.product(B).reshape(wanted, size) @ B.reshape(wanted, size).T
         s, U = torch.linalg.eigh((small + small.T) / 2)
         s, U = s[-rank:], U[:, -rank:]
         keep = s > rcond * s[-1].clamp_min(1e-300)
         self.s, self.vectors = s[keep], U[:, keep].T @ B.reshape(wanted, size)
         self.rank = int(keep.sum())
+        if self.rank == rank and rank < c.D * c.K and s[0] > max(c.damping, 1e-3 * float(s[-1])):
+            rest = "solved with the damping alone" if c.damping else "left out"
+            warnings.warn(
+                f"lowrank keeps {rank} of {c.D * c.K} directions, with eigenvalues down to {float(s[0]):.1e} of "
+                f"{float(s[-1]):.1e}: the rest is {rest}; give a larger rank in solver_settings, or another solver",
+                RankWarning,
+                stacklevel=2,
+            )
 
     def solve(self, V):
         c = self.curvature
