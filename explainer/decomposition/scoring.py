@@ -13,7 +13,8 @@ METHODS = ("cd", "build_up", "occlusion")
 def image_scores(model, x, units, target, method="cd", **options):
     """phi of sets of an image's units for a class, as `agglomerate_image` asks for it.
 
-    x (C,H,W). units (H,W). target: the class. method: of METHODS; options: those of its function.
+    x (C,H,W). units (H,W). target: the class; None: the scores of all classes, (n,K), for `draw_image`. method: of
+    METHODS; options: those of its function.
     """
     units = torch.as_tensor(np.asarray(units), device=x.device)
     if units.shape != x.shape[-2:]:

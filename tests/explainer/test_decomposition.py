@@ -27,8 +27,9 @@ class Reused(nn.Module):
     def forward(self, x):
         x = self.pool(self.relu(self.first(x)))
         y = self.relu(self.second(x))
-        y += x
-        x = F.max_pool2d(torch.relu(y + 0.1), 4)
+        y = y + x
+        y += 0.1
+        x = F.max_pool2d(torch.relu(y), 4)
         return self.fc(x.view(x.size(0), -1) * 0.5 + 1)
 
 

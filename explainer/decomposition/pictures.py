@@ -1,0 +1,162 @@
+"""Pictures of decompositions: each writes a PNG, whole or not at all, and returns the data that it shows."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Normalize
+from matplotlib.patches import Rectangle
+
+from config import UserError
+from models.files import replacing
+
+COLOURS = "RdBu"  # red against, white nothing, blue for
+FRAMES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#666666")
+DPI = 150
+
+
+def draw_sentence(hierarchy, path, tokens=None, title=""):
+    """A sentence's hierarchy: the tokens below, one row for each level above, colours centred at zero.
+
+    Returns a table: level, first and last token (from 0), text, score.
+    """
+    tokens = list(tokens or hierarchy.names)
+    if len(tokens) != len(hierarchy.levels[0]):
+        raise UserError(f"got {len(tokens)} tokens for a hierarchy of {len(hierarchy.levels[0])}: give one for each")
+    nodes = sorted(hierarchy.collapse(), key=lambda node: (node["level"], node["units"]))
+    largest = max(abs(node["score"]) for node in nodes) or 1.0
+    widths = np.array([max(3, len(token) + 1) for token in tokens], float)
+    left = np.concatenate([[0], np.cumsum(widths)])
+    rows = max(node["level"] for node in nodes) + 1
+    figure, axis = plt.subplots(figsize=(max(5, 0.105 * left[-1] + 1.6), 0.5 * rows + 1.1))
+    norm, data = Normalize(-largest, largest), []
+    for node in nodes:
+        first, last = node["units"][0], node["units"][-1]
+        colour, x, width = plt.get_cmap(COLOURS)(norm(node["score"])), left[first], left[last + 1] - left[first]
+        axis.add_patch(Rectangle((x, node["level"]), width, 0.92, facecolor=colour, edgecolor="white"))
+        shade = "white" if abs(node["score"]) > 0.6 * largest else "black"
+        for unit in node["units"]:
+            where = (left[unit] + widths[unit] / 2, node["level"] + 0.46)
+            axis.text(*where, tokens[unit], ha="center", va="center", fontsize=8, color=shade)
+        text = " ".join(tokens[unit] for unit in node["units"])
+        data.append({"level": node["level"], "first": first, "last": last, "text": text, "score": node["score"]})
+    axis.set(xlim=(0, left[-1]), ylim=(0, rows), yticks=np.arange(rows) + 0.46, yticklabels=range(rows), ylabel="level")
+    axis.set_xticks([])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.set_title(title, fontsize=10)
+    bar = figure.colorbar(plt.cm.ScalarMappable(norm, COLOURS), ax=axis, fraction=0.02, pad=0.01)
+    bar.ax.tick_params(labelsize=7)
+    return _saved(figure, path, pd.DataFrame(data))
+
+
+def draw_image(hierarchy, image, path, classes=(), scores=None, title="", levels=5):
+    """An image's hierarchy, a column for each of `levels` levels: unit scores, components over the image, class scores.
+
+    image (H,W), (H,W,3): 0 to 1. scores(sets) -> (n,K): all classes' scores of sets of units, for the third row, which
+    is the hierarchy's own score where it is None. Returns a table: level, component, units, and a column per class.
+    """
+    shown = np.unique(np.linspace(0, len(hierarchy.levels) - 1, min(levels, len(hierarchy.levels))).round().astype(int))
+    largest = np.nanmax(np.abs(np.concatenate(hierarchy.unit_scores))) or 1.0
+    figure, axes = plt.subplots(3, len(shown), figsize=(2.1 * len(shown) + 0.4, 6.2), squeeze=False)
+    data = []
+    for column, level in enumerate(shown):
+        top, middle, bottom = axes[:, column]
+        unit_scores = np.append(hierarchy.unit_scores[level], np.nan)[hierarchy.units]
+        top.imshow(unit_scores, cmap=plt.get_cmap(COLOURS).with_extremes(bad="#cccccc"), vmin=-largest, vmax=largest)
+        top.set_title(f"level {level}", fontsize=9)
+        middle.imshow(image, cmap="gray", vmin=0, vmax=1)
+        parts = hierarchy.components(level)
+        for c, units in parts.items():
+            colour = FRAMES[(c - 1) % len(FRAMES)]
+            inside = np.pad(np.isin(hierarchy.units, units), 1).astype(float)  # closed at the edges as well
+            rows, columns = (np.arange(-1, size - 1) for size in inside.shape)
+            middle.contour(columns, rows, inside, [0.5], colors=[colour], linewidths=1.6)
+        values = _class_scores(hierarchy, level, parts, scores)
+        names = list(classes) or (["score"] if values.shape[1] == 1 else [str(k) for k in range(values.shape[1])])
+        _bars(bottom, parts, values, names)
+        for (c, units), value in zip(parts.items(), values):
+            data.append({"level": int(level), "component": c, "units": units, **dict(zip(names, value.tolist()))})
+        for axis in (top, middle):
+            axis.set(xticks=[], yticks=[])
+        bottom.set_visible(bool(parts))
+    for row, name in enumerate(("what a unit adds\n(grey: chosen)", "components")):
+        axes[row, 0].set_ylabel(name, fontsize=8)
+    axes[2, min(1, len(shown) - 1)].set_ylabel("score of a component", fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    return _saved(figure, path, pd.DataFrame(data))
+
+
+def _class_scores(hierarchy, level, parts, scores):
+    if not parts:
+        return np.zeros((0, 1))
+    if scores is None:
+        return np.array([[hierarchy.scores[level][c]] for c in parts], float)
+    found = np.asarray(scores(list(parts.values())), float)
+    return found.reshape(len(parts), -1)
+
+
+def _bars(axis, parts, values, names):
+    """A group of bars for each component, one for each class."""
+    axis.axhline(0, color="black", linewidth=0.6)
+    axis.tick_params(labelsize=7)
+    axis.spines[["top", "right"]].set_visible(False)
+    K = values.shape[1]
+    for row, c in enumerate(parts):
+        for k in range(K):
+            x, colour = row + 0.8 * k / K, FRAMES[(c - 1) % len(FRAMES)]
+            axis.bar(x, values[row, k], 0.75 / K, color=colour, alpha=1.0 if k == values[row].argmax() else 0.45)
+    if K > 1 and len(parts) * K <= 6:
+        axis.set_xticks([row + 0.8 * k / K for row in range(len(parts)) for k in range(K)], names * len(parts))
+        axis.tick_params(axis="x", rotation=90)
+    else:
+        axis.set_xticks([])
+
+
+def draw_methods(image, maps, path, title=""):
+    """One image and what several methods make of it, each on its own scale, centred at zero.
+
+    maps: {name: (H,W)}. Returns {name: (H,W)}.
+    """
+    figure, axes = plt.subplots(1, 1 + len(maps), figsize=(1.9 * (1 + len(maps)), 2.5), squeeze=False)
+    axes[0, 0].imshow(image, cmap="gray", vmin=0, vmax=1)
+    axes[0, 0].set_title("input", fontsize=9)
+    for axis, (name, values) in zip(axes[0, 1:], maps.items()):
+        largest = np.abs(values).max() or 1.0
+        axis.imshow(values, cmap=COLOURS, vmin=-largest, vmax=largest)
+        axis.set_title(f"{name}\n±{largest:.2g}", fontsize=9)
+    for axis in axes[0]:
+        axis.set(xticks=[], yticks=[])
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    return _saved(figure, path, {name: np.asarray(values) for name, values in maps.items()})
+
+
+def draw_layers(nodes, path, title=""):
+    """How much is relevant, operation by operation: the sums of |b| and |g| and the relevant share.
+
+    nodes: of `cd_layers`. Returns a table: number, operation, relevant, irrelevant, share.
+    """
+    rows = [(i, name, float(b.abs().sum()), float(g.abs().sum())) for i, (name, b, g) in enumerate(nodes)]
+    table = pd.DataFrame(rows, columns=["number", "operation", "relevant", "irrelevant"])
+    table["share"] = table["relevant"] / (table["relevant"] + table["irrelevant"]).where(lambda whole: whole > 0, 1.0)
+    figure, axis = plt.subplots(figsize=(max(4, 0.24 * len(table) + 1.5), 3.4))
+    axis.bar(table["number"], table["share"], color="#0072B2", label="relevant |b|")
+    axis.bar(table["number"], 1 - table["share"], bottom=table["share"], color="#dddddd", label="irrelevant |g|")
+    axis.set_xticks(table["number"], table["operation"], rotation=90, fontsize=7)
+    axis.set(ylabel="share of the sum", ylim=(0, 1), xlim=(-0.6, len(table) - 0.4))
+    axis.set_title(title, fontsize=10, pad=22)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return _saved(figure, path, table)
+
+
+def _saved(figure, path, data):
+    path = Path(path)
+    with replacing(path.with_suffix(".png")) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+    return data
