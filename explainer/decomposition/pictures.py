@@ -24,7 +24,7 @@ def draw_sentence(hierarchy, path, tokens=None, title=""):
     tokens = list(tokens or hierarchy.names)
     if len(tokens) != len(hierarchy.levels[0]):
         raise UserError(f"got {len(tokens)} tokens for a hierarchy of {len(hierarchy.levels[0])}: give one for each")
-    nodes = sorted(hierarchy.collapse(), key=lambda node: (node["level"], node["units"]))
+    nodes = sorted(_outermost(hierarchy.collapse()), key=lambda node: (node["level"], node["units"]))
     largest = max(abs(node["score"]) for node in nodes) or 1.0
     widths = np.array([max(3, len(token) + 1) for token in tokens], float)
     left = np.concatenate([[0], np.cumsum(widths)])
@@ -51,6 +51,16 @@ def draw_sentence(hierarchy, path, tokens=None, title=""):
     return _saved(figure, path, pd.DataFrame(data))
 
 
+def _outermost(nodes):
+    """The nodes of a tree without those that have grown into another of their level."""
+    grown = [set(node["units"]) for node in nodes]
+    return [
+        node
+        for node, units in zip(nodes, grown)
+        if not any(node["level"] == other["level"] and units < more for other, more in zip(nodes, grown))
+    ]
+
+
 def draw_image(hierarchy, image, path, classes=(), scores=None, title="", levels=5):
     """An image's hierarchy, a column for each of `levels` levels: unit scores, components over the image, class scores.
 
@@ -69,10 +79,7 @@ def draw_image(hierarchy, image, path, classes=(), scores=None, title="", levels
         middle.imshow(image, cmap="gray", vmin=0, vmax=1)
         parts = hierarchy.components(level)
         for c, units in parts.items():
-            colour = FRAMES[(c - 1) % len(FRAMES)]
-            inside = np.pad(np.isin(hierarchy.units, units), 1).astype(float)  # closed at the edges as well
-            rows, columns = (np.arange(-1, size - 1) for size in inside.shape)
-            middle.contour(columns, rows, inside, [0.5], colors=[colour], linewidths=1.6)
+            _outline(middle, hierarchy.units, units, FRAMES[(c - 1) % len(FRAMES)])
         values = _class_scores(hierarchy, level, parts, scores)
         names = list(classes) or (["score"] if values.shape[1] == 1 else [str(k) for k in range(values.shape[1])])
         _bars(bottom, parts, values, names)
@@ -87,6 +94,30 @@ def draw_image(hierarchy, image, path, classes=(), scores=None, title="", levels
     figure.suptitle(title, fontsize=10)
     figure.tight_layout()
     return _saved(figure, path, pd.DataFrame(data))
+
+
+def draw_parts(hierarchy, image, path):
+    """An image with the first components that were chosen, beside what each of its units adds by itself.
+
+    Returns the unit scores (U,).
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(4.2, 2.2))
+    left.imshow(image, cmap="gray", vmin=0, vmax=1)
+    for c, units in hierarchy.components(min(1, len(hierarchy.levels) - 1)).items():
+        _outline(left, hierarchy.units, units, FRAMES[(c - 1) % len(FRAMES)])
+    values = hierarchy.unit_scores[0]
+    largest = np.abs(values).max() or 1.0
+    right.imshow(values[hierarchy.units], cmap=COLOURS, vmin=-largest, vmax=largest)
+    for axis in (left, right):
+        axis.set(xticks=[], yticks=[])
+    figure.tight_layout(pad=0.4)
+    return _saved(figure, path, values)
+
+
+def _outline(axis, units, some, colour):
+    inside = np.pad(np.isin(units, some), 1).astype(float)  # closed at the edges as well
+    rows, columns = (np.arange(-1, size - 1) for size in inside.shape)
+    axis.contour(columns, rows, inside, [0.5], colors=[colour], linewidths=1.6)
 
 
 def _class_scores(hierarchy, level, parts, scores):

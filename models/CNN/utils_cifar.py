@@ -125,6 +125,17 @@ class Start:
         return network.to(device, memory_format=torch.channels_last)
 
 
+def load_network(folder):
+    """The trained binary network of a run folder. Raises UserError, with what to do, where it is missing or another."""
+    remedy = "run python models/CNN/train.py again"
+    path, network = Path(folder) / "model" / "resnet20.pt", ResNet20()
+    try:
+        network.load_state_dict(load_tensors(path, remedy))
+    except RuntimeError as error:
+        raise UserError(f"{shown(path)} holds another network: {remedy}") from error
+    return network.eval()
+
+
 def _body(weights):
     """The parameters that `weights` names, {} for none, and a name for them."""
     if weights == "none":

@@ -69,6 +69,10 @@ class SavedModel:
         """Test review t as its author wrote it."""
         return self.texts.text(self.test_rows[t])
 
+    def numbers(self, words):
+        """The network's numbers of words, 0 of those that it does not know."""
+        return [self._numbers.get(word, 0) for word in words]
+
     def features(self, texts):
         """The last hidden layer f (k,2h) of k texts and their logits (k,), read as in training: tensors.
 
@@ -76,7 +80,7 @@ class SavedModel:
         """
         reviews = []
         for text in texts:
-            reviews.append([self._numbers.get(word, 0) for word in tokens(text)][: self.max_length])
+            reviews.append(self.numbers(tokens(text))[: self.max_length])
             if not reviews[-1]:
                 raise UserError(f"got the text {text!r}, which has no word: give a sentence")
         starts = np.cumsum([0, *map(len, reviews)])
