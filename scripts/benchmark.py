@@ -5,13 +5,28 @@ python scripts/benchmark.py cnn           training ResNet-20: images per second,
 python scripts/benchmark.py rnn           training the LSTM at full scale: reviews and tokens per second
 python scripts/benchmark.py attribution   the library: self-influence and top 5, n = 10,000 and 50,000, d = 64 and 512
 python scripts/benchmark.py scale         the library on a million points that lie on the disk
+python scripts/benchmark.py cd            contextual decomposition: milliseconds for each mask
 """
 
-from benchmarks import attribution, cnn, explainers, rnn, scale
+from benchmarks import attribution, cnn, decomposition, explainers, rnn, scale
 
 from config import ArgumentParser, run_command
 
-BENCHMARKS = {"explainers": explainers, "cnn": cnn, "rnn": rnn, "attribution": attribution, "scale": scale}
+BENCHMARKS = {
+    "explainers": explainers,
+    "cnn": cnn,
+    "rnn": rnn,
+    "attribution": attribution,
+    "scale": scale,
+    "cd": decomposition,
+}
+    "explainers": explainers,
+    "cnn": cnn,
+    "rnn": rnn,
+    "attribution": attribution,
+    "scale": scale,
+    "cd": decomposition,
+}
 
 
 def main():

@@ -170,7 +170,7 @@ def draw_layers(nodes, path, title=""):
 
     nodes: of `cd_layers`. Returns a table: number, operation, relevant, irrelevant, share.
     """
-    rows = [(i, name, float(b.abs().sum()), float(g.abs().sum())) for i, (name, b, g) in enumerate(nodes)]
+    rows = [(i, name, *(float(part.detach().abs().sum()) for part in parts)) for i, (name, *parts) in enumerate(nodes)]
     table = pd.DataFrame(rows, columns=["number", "operation", "relevant", "irrelevant"])
     table["share"] = table["relevant"] / (table["relevant"] + table["irrelevant"]).where(lambda whole: whole > 0, 1.0)
     figure, axis = plt.subplots(figsize=(max(4, 0.24 * len(table) + 1.5), 3.4))

@@ -154,7 +154,9 @@ def test_pictures_are_files_and_return_what_they_show(sentence, image, tmp_path)
     model, ids = sentence
     h = agglomerate_text(text_scores(model, ids, 1), 11)
     table = draw_sentence(h, tmp_path / "sentence.png", tokens=[f"word{i}" for i in range(11)])
-    assert len(table) == len(h.collapse()) and table.iloc[-1]["text"].startswith("word0 word1")
+    assert (table["level"] == 0).sum() == 11 and table.iloc[-1]["text"].startswith("word0 word1")
+    tops = table[table["level"] == table["level"].max()]
+    assert len(tops) == 1 and tops.iloc[0]["score"] == pytest.approx(h.scores[-1][1])
     model, x = image
     units = tiles(16, 16, 4)
     h = agglomerate_image(image_scores(model, x, units, 1), units)

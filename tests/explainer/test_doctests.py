@@ -5,11 +5,24 @@ import doctest
 from conftest import REPOSITORY
 
 import explainer
+from explainer import decomposition
+from explainer.decomposition.registry import MODULES
 
 
 def test_the_examples_of_the_library_page_run():
     result = doctest.testfile(str(REPOSITORY / "docs" / "attribution.md"), module_relative=False)
     assert result.attempted > 15 and not result.failed
+
+
+def test_the_examples_of_the_decomposition_page_run():
+    try:
+        result = doctest.testfile(str(REPOSITORY / "docs" / "decomposition.md"), module_relative=False)
+    finally:
+        for kind in [kind for kind in MODULES if kind.__name__ == "Double"]:
+            del MODULES[kind]
+    assert result.attempted > 10 and not result.failed
+    text = (REPOSITORY / "docs" / "decomposition.md").read_text()
+    assert [name for name in decomposition.__all__ if name not in text] == []
 
 
 def test_the_page_names_everything_that_is_public():
