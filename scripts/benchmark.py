@@ -20,13 +20,6 @@ BENCHMARKS = {
     "scale": scale,
     "cd": decomposition,
 }
-    "explainers": explainers,
-    "cnn": cnn,
-    "rnn": rnn,
-    "attribution": attribution,
-    "scale": scale,
-    "cd": decomposition,
-}
 
 
 def main():
