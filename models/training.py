@@ -135,13 +135,12 @@ def binary_loss(outputs, labels):
 
 
 @contextlib.contextmanager
-def enough_memory():
-    """Turn running out of memory into a UserError that says which options lower it."""
+def enough_memory(less="give a smaller --batch_size, a smaller --num_of_samples or --device cpu"):
+    """Turn running out of memory into a UserError that says what lowers it."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-            less = "give a smaller --batch_size, a smaller --num_of_samples or --device cpu"
             raise UserError(f"out of memory: {less}") from error
         raise
 

@@ -9,8 +9,9 @@ import torch
 from config import UserError
 from explainer.attribution.checks import number
 from explainer.decomposition import passes
-from explainer.decomposition.cd import MAX_BATCH, embedding_of, enough_memory
+from explainer.decomposition.cd import LESS, MAX_BATCH, embedding_of
 from explainer.decomposition.scores import check_masks, logits_of
+from models.training import enough_memory
 
 
 def build_up(model, x, masks, target=None, fill=0.0, lengths=None, max_batch=MAX_BATCH):
@@ -43,7 +44,7 @@ def _replaced(model, x, masks, target, fill, lengths, max_batch, keep):
 
 
 def _logits(model, x, lengths):
-    with passes.as_evaluated(model), enough_memory():
+    with passes.as_evaluated(model), enough_memory(LESS):
         return logits_of(model(x) if lengths is None else model(x, torch.as_tensor(lengths, device=x.device)), model)
 
 
@@ -84,7 +85,7 @@ def integrated_gradients(
 def _along_path(model, x, target, baseline, steps, lengths, embedding, max_batch):
     """baseline None: the gradient at x itself, times x."""
     layer = None if x.is_floating_point() else embedding_of(model, embedding)
-    with passes.as_evaluated(model), enough_memory():
+    with passes.as_evaluated(model), enough_memory(LESS):
         start = x if layer is None else layer(x)
         if baseline is None:
             origin, points = torch.zeros_like(start), [1.0]

@@ -6,8 +6,6 @@ Murdoch, Liu, Yu (ICLR 2018) for the LSTM; Singh, Murdoch, Yu (ICLR 2019) for co
 call go through the model together, `max_batch` rows at a time.
 """
 
-import contextlib
-
 import torch
 
 from config import UserError
@@ -16,9 +14,11 @@ from explainer.decomposition import passes
 from explainer.decomposition.rules.base import Rules
 from explainer.decomposition.scores import Scores, check_masks, check_sum, logits_of
 from explainer.decomposition.split import Split, UnsupportedOp
+from models.training import enough_memory
 
 RELU, ZERO_RULES, BIAS_RULES = ("acd", "shapley"), ("coverage", "half"), ("mask", "irrelevant")
 MAX_BATCH = 256
+LESS = "give a smaller max_batch, or fewer masks or inputs at once"  # what needs less memory
 
 
 def cd(
@@ -129,7 +129,7 @@ def _scores(model, inputs, parts, Q, settings, tol, max_batch):
     """`Scores` of Q masks for each input. parts(rules, rows, columns): split inputs and own rules of some pairs."""
     number("max_batch", max_batch, least=1, whole=True)
     N, rel, irrel = len(inputs[0]), [], []
-    with passes.as_evaluated(model), enough_memory():
+    with passes.as_evaluated(model), enough_memory(LESS):
         output, picks = passes.watched(model, inputs)
         logits = logits_of(output, model)
         pairs = torch.arange(N * Q, device=inputs[0].device)
@@ -145,16 +145,6 @@ def _scores(model, inputs, parts, Q, settings, tol, max_batch):
         if tol != torch.inf:
             check_sum(rel, irrel, logits, tol)
     return Scores(rel, irrel, logits)
-
-
-@contextlib.contextmanager
-def enough_memory():
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-            raise UserError("out of memory: give a smaller max_batch, or fewer masks or inputs at once") from error
-        raise
 
 
 def embedding_of(model, wanted):
