@@ -70,6 +70,7 @@ def quantiles(table, title, point):
             axis.plot(range(len(table)), table[name, source], style, marker="o", markersize=4, label=source)
         axis.set_xticks(range(len(table)), [f"{q:g}" for q in table.index], fontsize=8)
         axis.set(xlabel=f"quantile over the test {point}s", title=name)
+        axis.ticklabel_format(axis="y", useOffset=False)
         axis.grid(color="#dddddd", linewidth=0.6)
     axes[0].set_ylabel("correlation on the union of the best 5")
     axes[1].legend(frameon=False)

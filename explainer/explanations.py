@@ -1,10 +1,13 @@
 """Any method's explanations of saved outputs, at any settings; the weights of each are calculated once and kept."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 
 from explainer.agreement import best_explanations, distinct_explanations, overlap
 from explainer.methods import METHODS
+from explainer.rps_l2 import ConvergenceWarning
 from explainer.weights import calculate
 
 
@@ -19,7 +22,9 @@ class Explanations:
         settings = {**self.settings[method], **settings}
         key = method, *settings.values()
         if key not in self._weights:
-            weights = calculate(self.outputs, method, **settings)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # so many steps are what is asked for
+                weights = calculate(self.outputs, method, **settings)
             arrays = {name: tensor.cpu().numpy() for name, tensor in weights.arrays.items()}
             self._weights[key] = {**arrays, "settings": settings}
         return self._weights[key]
