@@ -12,15 +12,15 @@ import torch
 from config import UserError
 
 
-def number(name, value, least=None, above=None, most=math.inf, below=math.inf, whole=False):
-    """Raise UserError unless `value` is a finite (whole) number, `least` or more (more than `above`), within bounds."""
+def number(name, value, least=-math.inf, above=-math.inf, most=math.inf, below=math.inf, whole=False):
+    """Raise UserError unless `value` is a finite (whole) number within bounds, `least` and `most` included."""
     fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool) and math.isfinite(value)
-    if fits and (value > above if least is None else value >= least) and value <= most and value < below:
+    if fits and value >= least and value > above and value <= most and value < below:
         return
-    wanted = f"above {above}" if least is None else f"from {least}"
-    wanted += f" to {most}" if most < math.inf else f" to below {below}" if below < math.inf else ""
-    wanted += " up" if wanted == f"from {least}" else ""
-    raise UserError(f"{name} is {value!r}: give a {'whole ' if whole else ''}number {wanted}")
+    lower = f" from {least}" if least > -math.inf else f" above {above}" if above > -math.inf else ""
+    upper = f" to {most}" if most < math.inf else f" to below {below}" if below < math.inf else ""
+    upper = upper or (" up" if least > -math.inf else "")
+    raise UserError(f"{name} is {value!r}: give a {'whole ' if whole else ''}number{lower}{upper}")
 
 
 def flag(name, value):

@@ -62,13 +62,15 @@ def cd_text(
     check=True,
     max_batch=MAX_BATCH,
     detach_share=False,
+    detach_embedding=False,
 ):
     """Scores of sets of tokens, for a model that embeds its inputs and is recurrent, convolutional or both.
 
     ids (N,T): tokens. lengths (N,): given to the model as its second argument, and what a mask may not go beyond.
     token_masks: (Q,T) or (N,Q,T). embedding: the nn.Embedding whose vectors are split, or its name; "auto": the only
     one. bias_rule: "mask", an LSTM's own drive is relevant at the mask's tokens (Singh et al., 2019), so that the mask
-    of all tokens gives the prediction; "irrelevant", never (Murdoch et al., 2018). The rest is as for `cd`.
+    of all tokens gives the prediction; "irrelevant", never (Murdoch et al., 2018). detach_embedding: no gradient goes
+    to the embedding. The rest is as for `cd`.
     """
     ids = _inputs(ids)
     if ids.ndim != 2 or ids.is_floating_point():
@@ -83,7 +85,7 @@ def cd_text(
     inputs = (ids,) if lengths is None else (ids, torch.as_tensor(lengths))
 
     def parts(rules, rows, columns):
-        own = {layer: lambda module, tokens: _embedded(module, tokens, masks[rows, columns], rules)}
+        own = {layer: lambda module, tokens: _embedded(module, tokens, masks[rows, columns], rules, detach_embedding)}
         return tuple(value[rows.to(value.device)] for value in inputs), own
 
     return _scores(model, inputs, parts, masks.shape[1], settings, tol if check else torch.inf, max_batch)
@@ -160,9 +162,10 @@ def embedding_of(model, wanted):
     return known[wanted]
 
 
-def _embedded(module, tokens, masks, rules):
+def _embedded(module, tokens, masks, rules, detach):
     """The embedding's vectors (R,T,d), or (T,R,d), split by the masks (R,T)."""
     vectors = type(module).forward(module, tokens)  # not the rule in its place
+    vectors = vectors.detach() if detach else vectors
     m = masks.to(vectors.dtype)
     if tokens.shape == m.T.shape and tokens.shape != m.shape:
         m = m.T
