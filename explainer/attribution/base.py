@@ -53,8 +53,10 @@ class Attributor(HeadOnPoints):
 
     def self_influence(self):
         """The score of every training point for itself, its label being the explained class: (n,), never n x n."""
-        found = [self._own(F, rows) for rows, F in self.rows.blocks(4 * self.head.C)]
-        return ranks.gathered(torch.cat(found)).cpu().numpy()
+        found = torch.empty(self.rows.n, dtype=torch.float64, device=self.device)
+        for rows, F in self.rows.blocks(4 * self.head.C):
+            found[rows] = self._own(F, rows).double()
+        return ranks.gathered(found).cpu().numpy()
 
     @abstractmethod
     def _own(self, F, rows):

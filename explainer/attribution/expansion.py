@@ -55,7 +55,8 @@ class Expansion(Attributor):
         Cook and Weisberg, 1982); H and g include the decay. Exact for a quadratic loss; at a fitted head close to a
         refit. Raises UserError for a point that determines a direction of the head alone.
         """
-        solver, head, logits = self.solver, self.center, []
+        solver, head = self.solver, self.center
+        logits = torch.empty(self.rows.n, head.C, dtype=torch.float64, device=self.device)
         newton = self._step(self.gradient)
         solver.needs_one_rank()
         identity = torch.eye(head.C, dtype=torch.float64, device=self.device)
@@ -70,8 +71,8 @@ class Expansion(Attributor):
             if alone.any():
                 row = int(alone.nonzero()[0, 0]) + rows.start + self.rows.first
                 raise UserError(f"training point {row} is fitted by a direction of its own (leverage 1): add damping")
-            logits.append(head.logits(f) - (corrected @ u[:, :, None])[:, :, 0])
-        logits = ranks.gathered(torch.cat(logits))
+            logits[rows] = head.logits(f) - (corrected @ u[:, :, None])[:, :, 0]
+        logits = ranks.gathered(logits)
         P = head.probabilities(logits)
         if head.kind == "binary":
             logits, P = logits[:, 0], P[:, 0]

@@ -47,7 +47,10 @@ def fit_head(rows, Y, head, decay, tolerance=1e-9):
 
 def probabilities(rows, head):
     """P (n,C) of a head over rows, in float64 whatever the rows are in."""
-    return torch.cat([head.probabilities(head.logits(F.double())) for _, F in rows.blocks(3 * head.C)])
+    P = torch.empty(len(rows), head.C, dtype=torch.float64, device=head.weight.device)
+    for part, F in rows.blocks(3 * head.C):
+        P[part] = head.probabilities(head.logits(F.double()))
+    return P
 
 
 def _at(rows, Y, head, decay, n):
