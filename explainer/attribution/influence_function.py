@@ -25,7 +25,7 @@ class InfluenceFunction(Expansion):
     def _queries(self, F, classes):
         f = F.double()
         r = self.head.residuals(self.head.probabilities(self.head.logits(f)), classes)
-        V = self.solver.solve(f[:, :, None] * r[:, None, :])
+        V = self.solver.solve_for_scores(f[:, :, None] * r[:, None, :])
         return Queries([V.div_(self.n)], f.new_zeros(len(F)))
 
     def _own(self, F, rows):

@@ -41,7 +41,7 @@ class RPSLJE(Expansion):
     def _queries(self, F, classes):
         f, E = F.double(), self.head.directions(classes)
         constant = ((f @ self.common) * E).sum(1) / self.n
-        return Queries([self.solver.solve(f[:, :, None] * E[:, None, :]).div_(-self.n)], constant)
+        return Queries([self.solver.solve_for_scores(f[:, :, None] * E[:, None, :]).div_(-self.n)], constant)
 
     def _own(self, F, rows):
         E = self._directions(rows)

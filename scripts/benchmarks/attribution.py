@@ -34,7 +34,7 @@ def bare(F, y, theta, F_test, lje):
     """RPS-LJE (lje) or influence functions by float32 products over blocks, a Cholesky factor and a running top-k."""
     n, d = F.shape
     y = y.float()
-    rows = max(256, BLOCK // d)
+    rows = min(max(256, BLOCK // d), -(-n // 4))  # so that the scores are never in memory all at once
     slices = [slice(start, start + rows) for start in range(0, n, rows)]
 
     def gradient(weight):

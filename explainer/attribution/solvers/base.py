@@ -91,6 +91,10 @@ class Solver(ABC):
     def solve(self, V: Tensor) -> Tensor:
         """(H + damping)^-1 V for V (k,D,C), float64."""
 
+    def solve_for_scores(self, V: Tensor) -> Tensor:
+        """`solve`, in no more than the precision of the scores that are made of it, that of the rows."""
+        return self.solve(V)
+
     def needs_one_rank(self):
         """Raise UserError where every rank would ask for rows of its own, and solves are shared."""
         if self.shared and ranks.size() > 1:

@@ -26,13 +26,15 @@ class Exact(Solver):
     def __init__(self, curvature, rcond=RCOND):
         super().__init__(curvature)
         number("rcond", rcond, least=0, below=1)
-        self.inverses = [None]
+        self.inverses, self._single = [None], False
         if curvature.rows.dtype != torch.float64:
             least = max(SAFE, rcond * curvature.D * curvature.K)
             self.inverses = [cholesky_inverse(_damped(H, curvature), least) for H in curvature.dense()]
         if any(inverse is None for inverse in self.inverses):  # what float32 has lost would count
             blocks = curvature.dense(torch.float64)
             self.inverses = [inverse_hessian(_damped(H, curvature), 0.0, rcond) for H in blocks]
+        else:
+            self._single = curvature.C == 1  # of an H that is so well-conditioned that float32 has summed it up
         self.rank = sum(inverse.rank for inverse in self.inverses)
         self._factors = {}
 
@@ -47,6 +49,12 @@ class Exact(Solver):
             flat = VQ.transpose(1, 2).reshape(len(V), -1)
             solved = self.inverses[0].solve(flat).reshape(len(V), c.K, c.D).transpose(1, 2)
         return solved @ c.Q.T
+
+    def solve_for_scores(self, V):
+        if not self._single:
+            return self.solve(V)
+        A = self.factor(0, self.curvature.rows.dtype)
+        return (V[:, :, 0].to(A.dtype) @ (A @ A.T))[:, :, None]
 
     def factor(self, a, dtype):
         """A (KD,rank) with A A' the inverse, in a precision."""
