@@ -32,7 +32,8 @@ class Attributor(HeadOnPoints):
     solver: auto, or a key of `SOLVERS`, or a `Solver` class; solver_settings: what it takes.
     n_samples_for_hessian: average H over so many points drawn by `seed` instead of all.
     precision: of the products over the rows, a torch dtype; None is that of the features. Sums over blocks, the
-    factorization and the solves are in float64.
+    factorization and the solves are in float64, but for the test points' side of the scores of one logit where H is
+    well-conditioned.
     device: where the rows are worked on; None is the model's. memory_limit: bytes that a block and what is calculated
     from it may need. cache: a folder that keeps the features; see `from_cache`.
 
