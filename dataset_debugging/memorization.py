@@ -4,8 +4,10 @@ python dataset_debugging/memorization.py
 
 The CNN experiment keeps the last layer after some epochs of the training on flipped labels. From each of them this
 calculates the share of the flips that each method identifies at 20 % checked, and the memorized share: the flipped
-points whose flipped label the network predicts. Writes dataset_debugging/results/cnn_memorization.csv and .md, and
-dataset_debugging/figs/cnn_memorization.png and .pdf.
+points whose flipped label the network predicts. It also sets the share found at the end of each run beside how well
+the run fits the flips: the ratio of their mean loss to that of the other points, and the test accuracy. Writes
+dataset_debugging/results/cnn_memorization.csv and .md, and the figures cnn_memorization and cnn_fit below
+dataset_debugging/figs.
 """
 
 import warnings
@@ -19,7 +21,7 @@ from tqdm import tqdm
 from config import PROJECT_ROOT, ArgumentParser, UserError, run_command, script_relative, shown
 from dataset_debugging import figures
 from dataset_debugging.calculate_orders import CHECKPOINTS, fraction_identified, order_by_suspicion
-from dataset_debugging.results import FOLDERS, IDENTIFIED, LABELS, RESULTS, published
+from dataset_debugging.results import ACCURACY, FOLDERS, IDENTIFIED, LABELS, RESULTS, published
 from dataset_debugging.runs import FRESH, REMAKE, RunDir
 from explainer.methods import METHODS
 from explainer.rps_l2 import ConvergenceWarning
@@ -29,7 +31,9 @@ from models.outputs import SavedOutputs, outputs_path
 
 KEPT_EPOCHS = (1, 2, 3, 5, 10, 20, 30)
 CHECKED = 0.2
-NAME = "cnn_memorization"
+NAME, FIT = "cnn_memorization", "cnn_fit"
+COLUMNS = ["epoch", "memorized", "test_accuracy", "loss_ratio", *METHODS]
+FITS = {"loss_ratio": "loss of the flips / loss of the others", "test_accuracy": "test accuracy"}
 
 
 def epoch_folder(folder, epoch):
@@ -38,13 +42,17 @@ def epoch_folder(folder, epoch):
 
 
 def of_run(run_dir):
-    """One row per kept epoch: epoch, memorized, test_accuracy and, for each method's key, the share identified.
+    """One row per kept epoch: epoch, memorized, test_accuracy, loss_ratio and, by method's key, the share identified.
+
+    loss_ratio: the mean loss of the flipped points over that of the others.
 
     Kept in the run's folder, since RPS-l2's fine-tuning takes seconds per epoch.
     """
     path = run_dir.path / "memorization.csv"
     if path.exists():
-        return pd.read_csv(path)
+        known = pd.read_csv(path)
+        if set(COLUMNS) <= set(known.columns):
+            return known
     arguments = load_json(run_dir.json, FRESH)["arguments"]
     flips = load_npy(run_dir.flips, REMAKE)
     flipped = flips[: int(len(flips) * arguments["flip_portion"])]
@@ -61,9 +69,11 @@ def of_run(run_dir):
 
 def _of_epoch(outputs, flipped, arguments):
     predicted = outputs.pred_train[flipped] > 0.5
+    loss = losses(outputs)
     row = {
         "memorized": (predicted == (outputs.labels_train[flipped] == 1)).mean(),
         "test_accuracy": outputs.test_accuracy,
+        "loss_ratio": loss[flipped].mean() / np.delete(loss, flipped).mean(),
     }
     for key, method in METHODS.items():
         with warnings.catch_warnings():
@@ -72,6 +82,12 @@ def _of_epoch(outputs, flipped, arguments):
         suspicion = method.suspicion({name: tensor.cpu().numpy() for name, tensor in weights.arrays.items()})
         row[key] = fraction_identified(order_by_suspicion(suspicion), flipped)[round(CHECKED * CHECKPOINTS) - 1]
     return row
+
+
+def losses(outputs):
+    """The cross-entropy (n,) of the training points against the labels that the network was trained on."""
+    p = np.where(outputs.labels_train == 1, outputs.pred_train, 1 - outputs.pred_train).astype(float)
+    return -np.log(np.clip(p, 1e-12, 1))
 
 
 def collect(folder):
@@ -86,12 +102,19 @@ def collect(folder):
         raise UserError(
             f"no trained runs in {shown(folder)}: run experiment_dataset_debugging_cnn.py --until train first"
         )
-    return pd.concat(tables, ignore_index=True)[["run", "epoch", "memorized", "test_accuracy", *METHODS]]
+    return pd.concat(tables, ignore_index=True)[["run", *COLUMNS]]
 
 
 def published_shares():
     """The published shares of flips identified at 20 % checked, by method's label."""
     return published("cnn").set_index(["quantity", "fraction_checked", "method"])["mean"][IDENTIFIED, CHECKED]
+
+
+def published_accuracy():
+    """The published test accuracy at the first checkpoint, the mean over the methods."""
+    curve = published("cnn")
+    curve = curve[curve["quantity"] == ACCURACY]
+    return float(curve[curve["fraction_checked"] == curve["fraction_checked"].min()]["mean"].mean())
 
 
 def draw(table, title, curves=None):
@@ -130,6 +153,58 @@ def draw(table, title, curves=None):
     return figure
 
 
+def draw_fit(table, curves=None, accuracy=None):
+    """Each run at its last epoch: the share found against how well the flips are fitted, and the test accuracy.
+
+    curves: the published shares by method's label, accuracy: the published test accuracy, where there are any.
+    """
+    last = table[table["epoch"] == table["epoch"].max()]
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True)
+    for axis, (name, label) in zip(axes, FITS.items()):
+        for key, method in METHODS.items():
+            colour, marker = figures.STYLES[method.label]
+            axis.scatter(last[name], last[key], s=24, color=colour, marker=marker, alpha=0.8, label=method.label)
+            if curves is not None and name == "test_accuracy":
+                axis.scatter([accuracy], [curves[method.label]], s=130, color=colour, marker="*", edgecolor="black")
+        axis.set_xlabel(label)
+        axis.grid(color="#dddddd", linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_xscale("log")
+    axes[0].xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes[0].xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if x in (2, 3, 4, 5) else "")
+    axes[0].set_ylabel(f"share of the flips found, {CHECKED:.0%} checked")
+    axes[0].legend(frameon=False, fontsize=8.5)
+    figure.suptitle("Runs that fit the flips as well as the other labels hide them", fontsize=11)
+    caption = f"{len(last)} runs after {last['epoch'].max():g} epochs"
+    caption += "; stars: the published shares at the published accuracy" if curves is not None else ""
+    figure.text(0.5, 0.012, caption, ha="center", fontsize=8, color="#444444")
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    return figure
+
+
+def fit_lines(table, curves, accuracy):
+    """What the runs say of the published shares: correlations, and the share at the published accuracy, by a line."""
+    last = table[table["epoch"] == table["epoch"].max()]
+    if len(last) < 5 or last["test_accuracy"].nunique() < 3:
+        return ""
+    lines = [["method", "correlation with log loss ratio", "with test accuracy", "mean of the runs",
+              f"line at accuracy {accuracy:.3f}", "published"], ["---"] * 6]  # fmt: skip
+    for key, method in METHODS.items():
+        ratio = np.corrcoef(np.log(last["loss_ratio"]), last[key])[0, 1]
+        by_accuracy = np.corrcoef(last["test_accuracy"], last[key])[0, 1]
+        line = np.polyval(np.polyfit(last["test_accuracy"], last[key], 1), accuracy)
+        values = ratio, by_accuracy, last[key].mean(), line, curves[method.label]
+        lines.append([method.label, *(f"{value:.3f}" for value in values)])
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return (
+        f"\n### Why more or less is found from run to run\n\nThe share found at {CHECKED:.0%} checked in {len(last)} "
+        f"runs of both experiments after {last['epoch'].max():g} epochs, when nearly every flip is memorized, against "
+        "how much larger the loss of the flips is than that of the other points, and against the test accuracy. The "
+        "line is the least-squares fit on the test accuracy, at the published accuracy of the first checkpoint.\n\n"
+        f"{body}\n"
+    )
+
+
 def markdown(table):
     """The means (and sds) as a section of REPRODUCTION.md."""
     columns = {"memorized": "flips memorized", "test_accuracy": "test accuracy"}
@@ -156,13 +231,20 @@ def main():
     options = parser.parse_args()
     if options.path:
         folder = target = figs = script_relative(options.path, __file__)
-        curves = None
+        curves = accuracy = None
     else:
         folder, target, figs = PROJECT_ROOT / FOLDERS["cnn"], PROJECT_ROOT / RESULTS, figures.FIGS
-        curves = published_shares()
+        curves, accuracy = published_shares(), published_accuracy()
     table = collect(folder)
     save_text(target / f"{NAME}.csv", table.to_csv(index=False, lineterminator="\n"))
-    save_text(target / f"{NAME}.md", markdown(table))
+    every, fixed = table, PROJECT_ROOT / FOLDERS["cnn_fixed_random_split"]
+    if curves is not None and any(fixed.glob("*/run.json")):
+        every = pd.concat([table, collect(fixed)], ignore_index=True)
+        save_text(target / f"{FIT}.csv", every[["run", *COLUMNS]].to_csv(index=False, lineterminator="\n"))
+    save_text(
+        target / f"{NAME}.md", markdown(table) + (fit_lines(every, curves, accuracy) if curves is not None else "")
+    )
+    figures.save(draw_fit(every, curves, accuracy), FIT, figs)
     figure = draw(table, "How much is found depends on how far the flips are memorized", curves)
     print(table.drop(columns="run").groupby("epoch").mean().round(3).to_string())
     print(f"figure: {shown(figures.save(figure, NAME, figs))}")
