@@ -30,7 +30,9 @@ def draw(results, title):
     """Draw the results of one experiment against the published curves."""
     ours, theirs = summary(results.table), published(results.table["experiment"][0])
     quantities = [quantity for quantity in PANELS if (ours["quantity"] == quantity).any()]
-    figure, axes = plt.subplots(1, len(quantities), figsize=(5.6 * len(quantities), 4.3), squeeze=False)
+    alone = len(quantities) == 1
+    size = (7.4, 5.2) if alone else (5.6 * len(quantities), 4.3)
+    figure, axes = plt.subplots(1, len(quantities), figsize=size, squeeze=False)
     for axis, quantity in zip(axes[0], quantities):
         _panel(axis, quantity, ours[ours["quantity"] == quantity], theirs[theirs["quantity"] == quantity])
     present = [label for label in STYLES if (ours["method"] == label).any()]
@@ -39,12 +41,17 @@ def draw(results, title):
     if len(theirs):
         keys.append(Line2D([], [], color="black", linestyle="--", alpha=0.5, label="published"))
     figure.legend(
-        handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0.955), ncols=len(keys), frameon=False, fontsize=9
+        handles=keys,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.955),
+        ncols=3 if alone else len(keys),
+        frameon=False,
+        fontsize=9,
     )
     figure.suptitle(title, y=0.99, fontsize=12)
     caption = textwrap.wrap(describe(results), 95 * len(quantities))
     figure.text(0.5, 0.012, "\n".join(caption), ha="center", fontsize=8, color="#444444")
-    figure.tight_layout(rect=(0, 0.035 * len(caption), 1, 0.93))
+    figure.tight_layout(rect=(0, 0.035 * len(caption), 1, 0.88 if alone else 0.93))
     return figure
 
 

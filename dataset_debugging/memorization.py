@@ -171,7 +171,7 @@ def draw_fit(table, curves=None, accuracy=None):
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_xscale("log")
     axes[0].xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    axes[0].xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if x in (2, 3, 4, 5) else "")
+    axes[0].xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if x in (2, 3, 5) else "")
     axes[0].set_ylabel(f"share of the flips found, {CHECKED:.0%} checked")
     axes[0].legend(frameon=False, fontsize=8.5)
     figure.suptitle("Runs that fit the flips as well as the other labels hide them", fontsize=11)
