@@ -1,6 +1,7 @@
 """Test accuracy after checking 5 %, 10 %, ... of the labels: refit on the labels that are still wrong.
 
-Each refit has a seed of its own and is kept as soon as it is done, so a killed process loses only those at work.
+Each refit has a seed of its own and is kept as soon as it is done; one at work when its process is killed goes on from
+a checkpoint, where its training writes them.
 """
 
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -32,8 +33,8 @@ def load_refits(run_dir, method, shape):
 def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeats, jobs, bar):
     """Refit at every checkpoint, `repeats` times, for each method, and write accuracies_<method>.npy.
 
-    refit(flipped points, seed) -> test accuracy. jobs: refits side by side, in threads. bar: a tqdm bar, whose total
-    counts all these refits.
+    refit(flipped points, seed, checkpoint file) -> test accuracy. jobs: refits side by side, in threads. bar: a tqdm
+    bar, whose total counts all these refits.
     """
     tables = {method: load_refits(run_dir, method, (checkpoints, repeats)) for method in methods}
     tasks = []
@@ -43,12 +44,16 @@ def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeat
             tasks.append((method, c, r, still_flipped(order, flipped, c + 1), refit_seed(run, c + 1, r)))
         bar.total -= int(np.isfinite(table).sum())
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(refit, points, number): (method, c, r) for method, c, r, points, number in tasks}
+        futures = {}
+        for method, c, r, points, number in tasks:
+            checkpoint = run_dir.refit_checkpoint(method, c + 1, r)
+            futures[pool.submit(refit, points, number, checkpoint)] = method, c, r, checkpoint
         try:
             for future in as_completed(futures):
-                method, c, r = futures[future]
+                method, c, r, checkpoint = futures[future]
                 tables[method][c, r] = future.result()
                 save_npy(run_dir.refits(method), tables[method])
+                checkpoint.unlink(missing_ok=True)
                 bar.update()
         except BaseException:
             pool.shutdown(cancel_futures=True)

@@ -11,6 +11,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -56,8 +57,11 @@ class Task(Protocol):
     def train(self, flipped: np.ndarray, seed: int, folder) -> SavedOutputs:
         """Train with these labels flipped; write the model and its saved outputs below `folder`/model."""
 
-    def refit(self, flipped: np.ndarray, seed: int) -> float:
-        """Train with these labels flipped; return the accuracy on the test data. Called from several threads."""
+    def refit(self, flipped: np.ndarray, seed: int, checkpoint: Path) -> float:
+        """Train with these labels flipped; return the accuracy on the test data. Called from several threads.
+
+        checkpoint: a file that a long training may keep what it has done in; the caller removes it.
+        """
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class German:
     def train(self, flipped, seed, folder):
         return train(folder, self.features, seed, self._labels(flipped))
 
-    def refit(self, flipped, seed):
+    def refit(self, flipped, seed, checkpoint):
         booster = fit(self.data.X_train, self._labels(flipped), seed)
         return accuracy(predict(booster, self.data.X_test), self.data.y_test)
 

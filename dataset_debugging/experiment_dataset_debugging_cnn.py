@@ -35,8 +35,8 @@ class Cifar(NetworkTask):
 
         return train(folder, self.start, self.data, self.schedule, seed, y, keep, "training")
 
-    def accuracy_on(self, y, seed):
-        return accuracy(fit_binary(self.start, self.data, self.refit_schedule, seed, y), self.data)
+    def accuracy_on(self, y, seed, **more):
+        return accuracy(fit_binary(self.start, self.data, self.refit_schedule, seed, y, **more), self.data)
 
 
 def add_options(parser):

@@ -28,8 +28,8 @@ class Sentiment(NetworkTask):
     def train_on(self, y, seed, folder):
         return train(folder, self.data, self.schedule, self.hidden, seed, y, pick=False, progress="training")
 
-    def accuracy_on(self, y, seed):
-        return accuracy(fit_lstm(self.data, self.refit_schedule, self.hidden, seed, y), self.data.test)
+    def accuracy_on(self, y, seed, **more):
+        return accuracy(fit_lstm(self.data, self.refit_schedule, self.hidden, seed, y, **more), self.data.test)
 
 
 def add_options(parser):

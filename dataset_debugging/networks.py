@@ -1,5 +1,7 @@
 """What the label-flip experiments on neural networks share: the options of their scale, schedules and threads."""
 
+import hashlib
+
 import torch
 
 from config import at_least_one, positive
@@ -21,7 +23,7 @@ class NetworkTask:
     """A `dataset_debugging.experiment.Task` of networks.
 
     A model adds name, title, n, fingerprint, labels (n,), train_on(labels, seed, folder) -> SavedOutputs and
-    accuracy_on(labels, seed) -> test accuracy.
+    accuracy_on(labels, seed, **more) -> test accuracy; more: the checkpoint and identity of `models.training.fit`.
     """
 
     def __init__(self, options, optimizer):
@@ -36,10 +38,12 @@ class NetworkTask:
         torch.set_num_threads(self._threads)
         return self.train_on(flipped_labels(self.labels, flipped), seed, folder)
 
-    def refit(self, flipped, seed):
+    def refit(self, flipped, seed, checkpoint):
         """The test accuracy after training with these labels flipped, on this refit's share of the threads."""
         torch.set_num_threads(max(1, self._threads // self._jobs))  # holds for this thread of the pool
-        return self.accuracy_on(flipped_labels(self.labels, flipped), seed)
+        labels = flipped_labels(self.labels, flipped)
+        identity = f"{hashlib.sha256(labels.cpu().numpy()).hexdigest()} {self.fingerprint}"
+        return self.accuracy_on(labels, seed, checkpoint=checkpoint, identity=identity)
 
 
 def flipped_labels(y, flipped):

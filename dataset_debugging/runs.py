@@ -43,6 +43,10 @@ class RunDir:
         """Test accuracies of the single refits, (checkpoints, repeats), NaN where one is still to come."""
         return self.path / "accuracies" / f"refits_{method}.npy"
 
+    def refit_checkpoint(self, method, checkpoint, repeat):
+        """Where a long refit keeps its training so far; gone once its accuracy is recorded."""
+        return self.path / "accuracies" / f"refit_{method}_{checkpoint}_{repeat}.checkpoint"
+
     def check(self, arguments, overwrite=False):
         """Raise UserError unless the folder is new, or a run begun with these arguments, or one to be overwritten."""
         if not self.json.exists():
