@@ -13,15 +13,14 @@ from importlib import import_module
 
 from config import ArgumentParser, run_command
 
-BENCHMARKS = {"explainers": "explainers", "cnn": "cnn", "rnn": "rnn", "attribution": "attribution", "scale": "scale"}
-BENCHMARKS["cd"] = "decomposition"
+BENCHMARKS = "explainers", "cnn", "rnn", "attribution", "scale", "cd"  # modules of benchmarks
 
 
 def main():
     parser = ArgumentParser(description="Time our code beside the bare operations.")
     chosen = parser.add_subparsers(dest="what", required=True, metavar="{" + ",".join(BENCHMARKS) + "}")
     wanted = set(BENCHMARKS) & set(sys.argv[1:2]) or set(BENCHMARKS)  # alone, so that it is measured alone
-    modules = {name: import_module(f"benchmarks.{BENCHMARKS[name]}") for name in BENCHMARKS if name in wanted}
+    modules = {name: import_module(f"benchmarks.{name}") for name in BENCHMARKS if name in wanted}
     for name, module in modules.items():
         module.add_options(chosen.add_parser(name, description=module.__doc__, help=module.__doc__))
     options = parser.parse_args()

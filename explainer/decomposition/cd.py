@@ -16,7 +16,7 @@ from explainer.decomposition.scores import Scores, check_masks, check_sum, logit
 from explainer.decomposition.split import Split, UnsupportedOp
 from models.training import enough_memory
 
-RELU, ZERO_RULES, BIAS_RULES = ("acd", "shapley"), ("coverage", "half"), ("mask", "irrelevant")
+CHOICES = {"relu": ("acd", "shapley"), "zero_rule": ("coverage", "half"), "bias_rule": ("mask", "irrelevant")}
 MAX_BATCH = 256
 LESS = "give a smaller max_batch, or fewer masks or inputs at once"  # what needs less memory
 
@@ -41,9 +41,7 @@ def cd(
     settings = _settings(relu=relu, zero_rule=zero_rule, detach_share=detach_share)
 
     def parts(rules, rows, columns):
-        m, image = masks[rows, columns], x[rows]
-        w = m.flatten(1).mean(1).reshape(-1, *[1] * (x.ndim - 1))
-        return (Split(m * image, (1 - m) * image, w, rules),), {}
+        return (_masked(x[rows], masks[rows, columns], rules),), {}
 
     return _scores(model, (x,), parts, masks.shape[1], settings, tol if check else torch.inf, max_batch)
 
@@ -75,7 +73,7 @@ def cd_text(
     ids = _inputs(ids)
     if ids.ndim != 2 or ids.is_floating_point():
         raise UserError(f"ids are {ids.dtype} {tuple(ids.shape)}: give whole numbers (N, T)")
-    masks = check_masks(token_masks, ids[:, :].to(torch.get_default_dtype()), "token_masks")
+    masks = check_masks(token_masks, ids.to(torch.get_default_dtype()), "token_masks")
     length = torch.full((len(ids),), ids.shape[1]) if lengths is None else torch.as_tensor(lengths)
     beyond = torch.arange(ids.shape[1]) >= length.cpu()[:, None]
     if (masks.cpu() * beyond[:, None]).any():
@@ -102,8 +100,7 @@ def cd_layers(model, x, mask, **options):
 
     def parts(rules, rows, columns):
         rules.nodes = nodes
-        w = masks.flatten(1).mean(1).reshape(-1, *[1] * (x.ndim - 1))
-        return (Split(masks[:, 0] * x, (1 - masks[:, 0]) * x, w, rules),), {}
+        return (_masked(x, masks[:, 0], rules),), {}
 
     _scores(model, (x,), parts, 1, _settings(**options), torch.inf, 1)
     return [(name, b[0], g[0]) for name, b, g in nodes if len(b)]
@@ -116,12 +113,15 @@ def _inputs(x):
     return x
 
 
+def _masked(x, m, rules):
+    """Inputs (R,...) split by their masks, of the same shape up to a broadcast channel."""
+    w = m.flatten(1).mean(1).reshape(-1, *[1] * (x.ndim - 1))
+    return Split(m * x, (1 - m) * x, w, rules)
+
+
 def _settings(**settings):
-    for name, value, allowed in (
-        ("relu", settings.get("relu", "acd"), RELU),
-        ("zero_rule", settings.get("zero_rule", "coverage"), ZERO_RULES),
-        ("bias_rule", settings.get("bias_rule", "mask"), BIAS_RULES),
-    ):
+    for name, allowed in CHOICES.items():
+        value = settings.get(name, allowed[0])
         if value not in allowed:
             raise UserError(f"{name} is {value!r}: give {' or '.join(allowed)}")
     return settings

@@ -51,8 +51,10 @@ def check_masks(masks, x, name="masks"):
     if shape[1:] == spatial:  # (Q,H,W) or (Q,F), the same for every input
         masks = masks[None]
     elif len(shape) < 3 or shape[0] not in (1, len(x)) or shape[2:] not in (spatial, inside):
-        wanted = " or ".join(str(("Q", *part)) for part in dict.fromkeys((tuple(spatial), (len(x), *inside))))
-        raise UserError(f"{name} have the shape {shape}: give {wanted} for inputs {tuple(x.shape)}".replace("'", ""))
+        over = ", ".join(map(str, spatial))
+        raise UserError(
+            f"{name} have the shape {shape}: give (Q, {over}) or (N, Q, {over}) for inputs {tuple(x.shape)}"
+        )
     if not masks.shape[1]:
         raise UserError(f"{name} are none: give one at least")
     if masks.ndim == x.ndim:  # no channels

@@ -20,10 +20,10 @@ class UnsupportedOp(UserError):
 
 
 class Split:
-    """An activation in two parts. b, g: tensors of one shape. w: as `weights` of the zero rule, see there.
+    """An activation in two parts. b, g: tensors of one shape. rules: the `Rules` of this pass.
 
-    w is the share of the input below an entry that the mask covers, in [0,1], broadcastable to b: 1 everywhere under a
-    full mask and 0 under an empty one. rules: the `Rules` of this pass.
+    w: the share of the input below an entry that the mask covers, in [0,1], broadcastable to b: 1 everywhere under a
+    full mask and 0 under an empty one. A constant is shared out by it where both parts are 0 (`Rules.share`).
     """
 
     def __init__(self, b, g, w, rules):
@@ -76,7 +76,7 @@ class Split:
         return f"Split{tuple(self.b.shape)}"
 
 
-def _operator(name, reflected=False):
+def _operator(name):
     def operate(self, *others):
         return dispatch(getattr(torch.Tensor, name), (self, *others), {})
 
@@ -85,7 +85,8 @@ def _operator(name, reflected=False):
 
 
 for _name in (
-    "add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv neg pow matmul rmatmul getitem setitem abs"
+    "add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv neg abs pow rpow matmul rmatmul "
+    "getitem setitem"
 ).split():
     setattr(Split, f"__{_name}__", _operator(f"__{_name}__"))
 
@@ -109,11 +110,11 @@ def dispatch(function, args, kwargs):
         return getattr(some.b, name)(*args[1:], **kwargs)
     rule = registry.function_rule(function)
     if rule is not None:
-        found = rule(some.rules, *args, **kwargs)
+        found = _apply(rule, name, some.rules, args, kwargs)
         inplace = kwargs.get("inplace", False) and isinstance(args[0], Split)
         found = args[0].become(found) if inplace and found is not args[0] else found
     elif (base := registry.base_of_inplace(name)) is not None and isinstance(args[0], Split):
-        found = args[0].become(base(some.rules, *args, **kwargs))
+        found = args[0].become(_apply(base, name, some.rules, args, kwargs))
     else:
         raise UnsupportedOp(
             f"contextual decomposition has no rule for {name}: add one with "
@@ -121,3 +122,14 @@ def dispatch(function, args, kwargs):
         )
     some.rules.record(name, found)
     return found
+
+
+def _apply(rule, name, rules, args, kwargs):
+    """A rule's result. Raises UnsupportedOp for arguments that the rule does not cover."""
+    try:
+        return rule(rules, *args, **kwargs)
+    except (AttributeError, TypeError, NotImplementedError) as error:
+        raise UnsupportedOp(
+            f"contextual decomposition's rule for {name} does not cover these arguments ({error}): write one that does "
+            f'with @register_rule("{name}"), see docs/decomposition.md'
+        ) from error

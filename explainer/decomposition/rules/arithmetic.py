@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from explainer.decomposition.registry import register_rule
 from explainer.decomposition.rules.activations import shapley
 from explainer.decomposition.rules.base import even
-from explainer.decomposition.split import Split
+from explainer.decomposition.split import Split, UnsupportedOp
 
 
 def _constant(value, x):
@@ -15,8 +15,7 @@ def _constant(value, x):
 
 def _together(x, y):
     """The w of two Splits that are combined entry by entry."""
-    w = x.w if x.w.ndim >= y.w.ndim else y.w
-    return w
+    return x.w if x.w.ndim >= y.w.ndim else y.w
 
 
 @register_rule("add")
@@ -67,14 +66,26 @@ def matmul(rules, x, y):
 
 @register_rule("div")
 def div(rules, x, y, rounding_mode=None):
-    if isinstance(y, Split) or rounding_mode:
-        raise NotImplementedError
+    if isinstance(y, Split):
+        return reciprocal(rules, y)
+    if rounding_mode is not None:
+        raise UnsupportedOp(f"a division that rounds ({rounding_mode}) has no rule: add one for div by register_rule")
     return x.like(x.b / y, x.g / y)
+
+
+@register_rule("reciprocal", "__rdiv__", "__rtruediv__")
+def reciprocal(rules, *args):
+    raise UnsupportedOp("a division by an activation has no rule: add one for div by register_rule")
 
 
 @register_rule("pow")
 def power(rules, x, exponent):
     return shapley(rules, x, lambda part: part.pow(exponent))
+
+
+@register_rule("__rpow__")
+def exponential(rules, x, base):
+    return shapley(rules, x, lambda part: torch.pow(base, part))
 
 
 @register_rule("square")
@@ -85,8 +96,7 @@ def square(rules, x):
 @register_rule("lp_pool1d", "lp_pool2d", "lp_pool3d")
 def _lp_pool(rules, x, *args, **kwargs):
     function = {3: F.lp_pool1d, 4: F.lp_pool2d, 5: F.lp_pool3d}[x.b.ndim]
-    y = shapley(rules, x.like(x.b, x.g, even(x.w)), lambda part: function(part, *args, **kwargs))
-    return y
+    return shapley(rules, x.like(x.b, x.g, even(x.w)), lambda part: function(part, *args, **kwargs))
 
 
 @register_rule("cat", "concat", "concatenate")

@@ -67,6 +67,12 @@ def stacked(x, function):
     return function(torch.cat([x.b, x.g])).chunk(2)
 
 
+def mixed(x, function):
+    """The parts of a linear function without a constant, which mixes the entries of a row."""
+    b, g = stacked(x, function)
+    return x.like(b, g, even(x.w).reshape(-1, *[1] * (b.ndim - 1)))
+
+
 def plain(*values):
     """Whether none of the values is a Split."""
     return not any(isinstance(value, Split) for value in values)

@@ -1,11 +1,11 @@
-"""Linear maps with a bias: u = W b and v = W g, and the bias shared out in proportion to |u| and |v|."""
+"""Linear maps: u = W b and v = W g, and a bias shared out in proportion to |u| and |v|."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from explainer.decomposition.registry import register_rule
-from explainer.decomposition.rules.base import even, plain, stacked
+from explainer.decomposition.rules.base import even, mixed, plain, stacked
 from explainer.decomposition.split import UnsupportedOp
 
 
@@ -86,19 +86,13 @@ def instance_norm(
     return group_norm(rules, x, x.shape[1], weight, bias, eps)
 
 
-@register_rule("interpolate")
-def interpolate(rules, x, *args, **kwargs):
-    b, g = stacked(x, lambda part: F.interpolate(part, *args, **kwargs))
-    return x.like(b, g, even(x.w))
-
-
-def _shuffle(function):
+def _mixes(function):
     def rule(rules, x, *args, **kwargs):
-        b, g = stacked(x, lambda part: function(part, *args, **kwargs))
-        return x.like(b, g, even(x.w).reshape(len(b), *[1] * (b.ndim - 1)))
+        return mixed(x, lambda part: function(part, *args, **kwargs))
 
     return rule
 
 
-for _function in (F.pixel_shuffle, F.pixel_unshuffle, torch.channel_shuffle):
-    register_rule(_function)(_shuffle(_function))
+AVERAGES = F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d
+for _function in (*AVERAGES, F.interpolate, F.pixel_shuffle, F.pixel_unshuffle, torch.channel_shuffle):
+    register_rule(_function)(_mixes(_function))

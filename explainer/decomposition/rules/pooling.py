@@ -1,10 +1,10 @@
-"""Pooling and maxima. Averages are linear; a maximum picks the entry that the whole, unmasked activation has there."""
+"""Maxima and their pooling: they pick the entry that the whole, unmasked activation has there."""
 
 import torch
 import torch.nn.functional as F
 
 from explainer.decomposition.registry import name_of, register_rule
-from explainer.decomposition.rules.base import even, stacked
+from explainer.decomposition.rules.base import even
 from explainer.decomposition.split import UnsupportedOp
 
 MAX_POOLS = {
@@ -15,14 +15,6 @@ MAX_POOLS = {
     "adaptive_max_pool2d": F.adaptive_max_pool2d,
     "adaptive_max_pool3d": F.adaptive_max_pool3d,
 }
-AVERAGES = (
-    F.avg_pool1d,
-    F.avg_pool2d,
-    F.avg_pool3d,
-    F.adaptive_avg_pool1d,
-    F.adaptive_avg_pool2d,
-    F.adaptive_avg_pool3d,
-)
 
 
 class Picks(torch.overrides.TorchFunctionMode):
@@ -76,18 +68,6 @@ def _max_pool(rules, x, *args, **kwargs):
 
 for _name in MAX_POOLS:
     register_rule(_name)(_max_pool)
-
-
-def _average(function):
-    def rule(rules, x, *args, **kwargs):
-        b, g = stacked(x, lambda part: function(part, *args, **kwargs))
-        return x.like(b, g, even(x.w))
-
-    return rule
-
-
-for _function in AVERAGES:
-    register_rule(_function)(_average(_function))
 
 
 @register_rule("amax")
