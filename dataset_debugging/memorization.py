@@ -107,7 +107,9 @@ def collect(folder):
 
 def published_shares():
     """The published shares of flips identified at 20 % checked, by method's label."""
-    return published("cnn").set_index(["quantity", "fraction_checked", "method"])["mean"][IDENTIFIED, CHECKED]
+    curves = published("cnn")
+    chosen = (curves["quantity"] == IDENTIFIED) & np.isclose(curves["fraction_checked"], CHECKED)
+    return curves[chosen].set_index("method")["mean"]
 
 
 def published_accuracy():
