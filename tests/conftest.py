@@ -31,14 +31,17 @@ SMALL = {
     "benchmark.py attribution": "--n 1000 --d 16 --m 50 --repeats 1",
     "benchmark.py scale": "--n 3000 --d 16 --m 50 --repeats 1",
     "evaluate_explanations.py": "--tests 20 --number 5 --halves 5",
+    "adversarial.py": "--number 2",
     "RNN/train.py": "--num_of_samples 200 --max_length 60 --hidden_dim 8 --epochs 2",
     "experiment_dataset_debugging_rnn.py": "--num_of_run 1 --num_of_samples 60 --max_length 30 --hidden_dim 4 "
     "--epochs 1 --retrain_epochs 1 --average_over_runs 1",
     "xgboost_sensitivity.py": "--num_of_run 1",
 }
+NEEDS_IMAGES = "pretrain.py", "adversarial.py"  # nothing carried takes their place
 REVIEWS = 150  # of IMDB, for each class of each part
 CARRIED = {  # what takes the place of data sets that are not there
     ("CNN/train.py", "debugging_cnn.py", "benchmark.py cnn", "prepare.py --dataset"): "--dataset digits",
+    ("explain.py --model CNN",): "--dataset digits",
     ("RNN/train.py", "debugging_rnn.py", "benchmark.py rnn"): "--dataset snippets --use_pretrained False",
 }
 
@@ -103,12 +106,12 @@ def data(tmp_path_factory):
 def chain(tmp_path_factory, data):
     """The root below which all the README's commands have run, and what each of them printed.
 
-    On the real images where there are any, else on the carried ones; pretraining needs the real ones.
+    On the real images where there are any, else on the carried ones; what NEEDS_IMAGES names needs the real ones.
     """
     root, folder = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("elsewhere")
     printed = {}
     for line in readme_commands():
-        if data is None and "pretrain.py" in line:
+        if data is None and any(script in line for script in NEEDS_IMAGES):
             continue
         done = run_script(line, root, folder, data)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"

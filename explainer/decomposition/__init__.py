@@ -5,7 +5,7 @@ from explainer.decomposition.agglomerate import agglomerate_image, agglomerate_t
 from explainer.decomposition.baselines import build_up, gradient_times_input, integrated_gradients, occlusion
 from explainer.decomposition.cd import cd, cd_layers, cd_text
 from explainer.decomposition.hierarchy import Hierarchy
-from explainer.decomposition.pictures import draw_image, draw_layers, draw_methods, draw_sentence
+from explainer.decomposition.pictures import draw_image, draw_layers, draw_methods, draw_sentence, draw_words
 from explainer.decomposition.registry import register_rule
 from explainer.decomposition.scores import Scores
 from explainer.decomposition.scoring import image_scores, text_scores
@@ -26,6 +26,7 @@ __all__ = [
     "draw_layers",
     "draw_methods",
     "draw_sentence",
+    "draw_words",
     "gradient_times_input",
     "image_scores",
     "integrated_gradients",

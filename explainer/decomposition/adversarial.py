@@ -123,8 +123,8 @@ def compare(model, x, changed, y, units, methods=METHODS):
 
     Returns a table (N, methods).
     """
-    table = {}
-    for method in methods:
+    table = {method: [] for method in methods}
+    for method in methods if len(x) else ():
         before, after = (unit_scores(model, images, units, y, method) for images in (x, changed))
         table[method] = [_spearman(a, b) for a, b in zip(before, after)]
     return pd.DataFrame(table)

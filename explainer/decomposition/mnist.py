@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torchvision.datasets import MNIST
 
 from config import DATA_ROOT, UserError, shown
+from models.downloads import patience, reason
 from models.training import Schedule, fit, initialized
 
 MEAN, STD = 0.1307, 0.3081
@@ -32,18 +34,26 @@ def read(data_dir=None, seed=0):
 def _idx(folder, name):
     """One file of the format of MNIST, as torchvision keeps it or packed."""
     places = [folder / below / f"{name}{end}" for below in ("mnist", "MNIST/raw", "") for end in ("", ".gz")]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        raise UserError(
-            f"{name} not found below {shown(folder)}: put MNIST's test files into {shown(folder / 'mnist')}, or give "
-            "--data_dir"
-        )
+    path = next((place for place in places if place.is_file()), None) or _downloaded(folder, name)
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         dimensions = np.frombuffer(data, ">i4", data[3], 4)
         return np.frombuffer(data, np.uint8, offset=4 + 4 * len(dimensions)).reshape(dimensions)
     except (OSError, ValueError, IndexError, EOFError) as error:
         raise UserError(f"{shown(path)} is damaged ({error}): get it again") from error
+
+
+def _downloaded(folder, name):
+    """The same file, fetched as torchvision does. Raises UserError where that cannot be."""
+    try:
+        with patience():
+            MNIST(folder, train=False, download=True)
+    except Exception as error:  # no network, no disk: torchvision raises many kinds
+        raise UserError(
+            f"no MNIST in {shown(folder)}: looked for {name} in mnist and MNIST/raw, and could not download it "
+            f"({reason(error)}); give its folder as --data_dir"
+        ) from error
+    return folder / "MNIST" / "raw" / name
 
 
 def normalized(images):

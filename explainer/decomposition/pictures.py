@@ -51,6 +51,30 @@ def draw_sentence(hierarchy, path, tokens=None, title=""):
     return _saved(figure, path, pd.DataFrame(data))
 
 
+def draw_words(tokens, maps, path, title=""):
+    """One sentence and what several methods make of its tokens, a row each on its own scale, centred at zero.
+
+    maps: {name: (T,)}. Returns a table, a row for each method and a column for each token.
+    """
+    widths = np.array([max(3, len(token) + 1) for token in tokens], float)
+    left = np.concatenate([[0], np.cumsum(widths)])
+    figure, axis = plt.subplots(figsize=(max(5, 0.105 * left[-1] + 1.6), 0.36 * len(maps) + 0.7))
+    for row, values in enumerate(maps.values()):
+        if len(values) != len(tokens):
+            raise UserError(f"got {len(values)} scores for {len(tokens)} tokens: give one for each")
+        norm = Normalize(*(np.array([-1, 1]) * (np.abs(values).max() or 1.0)))
+        for t, value in enumerate(values):
+            colour, shade = plt.get_cmap(COLOURS)(norm(value)), "white" if abs(value) > 0.6 * norm.vmax else "black"
+            axis.add_patch(Rectangle((left[t], row), widths[t], 0.92, facecolor=colour, edgecolor="white"))
+            axis.text(left[t] + widths[t] / 2, row + 0.46, tokens[t], ha="center", va="center", fontsize=8, color=shade)
+    axis.set(xlim=(0, left[-1]), ylim=(len(maps), 0), yticks=np.arange(len(maps)) + 0.46, yticklabels=list(maps))
+    axis.set_xticks([])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.set_title(title, fontsize=10)
+    return _saved(figure, path, pd.DataFrame(np.stack(list(maps.values())), index=list(maps), columns=list(tokens)))
+
+
 def _outermost(nodes):
     """The nodes of a tree without those that have grown into another of their level."""
     grown = [set(node["units"]) for node in nodes]

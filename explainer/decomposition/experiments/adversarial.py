@@ -70,7 +70,7 @@ def main():
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     groups = table.drop(columns="image").groupby("attack", sort=False)
-    mean, count = groups.mean(), groups.size()
+    mean, count = groups.mean().reindex(ATTACKS), groups.size().reindex(ATTACKS, fill_value=0)
     rows = [["attack", "flipped", "change, mean", *mean.columns[1:]], ["---"] * (2 + mean.shape[1])]
     for attack, values in mean.iterrows():
         rows.append([attack, f"{count[attack]} of {options.number}", *(f"{value:.3f}" for value in values)])
