@@ -1,5 +1,6 @@
 """MNIST's digits and a small network for them: what the official demonstrations of ACD and CDEP work with."""
 
+import contextlib
 import gzip
 from pathlib import Path
 
@@ -45,10 +46,14 @@ def _idx(folder, name):
 
 def _downloaded(folder, name):
     """The same file, fetched as torchvision does. Raises UserError where that cannot be."""
+    there = folder.exists()
     try:
         with patience():
             MNIST(folder, train=False, download=True)
     except Exception as error:  # no network, no disk: torchvision raises many kinds
+        for empty in (folder / "MNIST" / "raw", folder / "MNIST", *([] if there else [folder])):  # it has made them
+            with contextlib.suppress(OSError):
+                empty.rmdir()
         raise UserError(
             f"no MNIST in {shown(folder)}: looked for {name} in mnist and MNIST/raw, and could not download it "
             f"({reason(error)}); give its folder as --data_dir"

@@ -12,8 +12,7 @@ from explainer.decomposition.pictures import draw_image, draw_parts, draw_senten
 from explainer.decomposition.scoring import image_scores, text_scores
 from explainer.methods import METHODS
 from explainer.weights import load_weights, weights_path
-from models.CNN.data.prepare import read
-from models.CNN.utils_cifar import as_channels_last, load_network, normalized
+from models.CNN.utils_cifar import as_channels_last, images_behind, load_network, normalized
 from models.outputs import load_outputs
 from models.RNN.saved import SavedModel
 from models.RNN.texts import tokens
@@ -48,12 +47,8 @@ class Images(Explained):
     def __init__(self, folder, dataset="cifar", data_dir=None):
         """Raises UserError where the model or its images are missing, or are not as many as its outputs."""
         self.folder, self.outputs = folder, load_outputs(folder, "CNN")
-        self.network, self.images = load_network(folder), read(dataset, data_dir)
+        self.network, self.images = load_network(folder), images_behind(self.outputs, dataset, data_dir)
         self.classes = self.images.classes
-        for name, x, y in (("training", self.images.x_train, self.outputs.labels_train),
-                           ("test", self.images.x_test, self.outputs.labels_test)):  # fmt: skip
-            if len(x) != len(y):
-                raise UserError(f"there are {len(x)} {name} images and outputs of {len(y)}: give the model's --dataset")
 
     def test(self, t):
         """Test point t: features (1,d), probability of class 1, its label, and its image."""

@@ -11,7 +11,8 @@ from config import PROJECT_ROOT, base_folder
 from dataset_debugging import figures
 from explainer.agreement import best_explanations
 from explainer.explanations import Explanations
-from models.CNN.data.prepare import DEFAULT_CLASSES, read
+from models.CNN.data.prepare import DEFAULT_CLASSES
+from models.CNN.utils_cifar import images_behind
 from models.outputs import load_outputs
 
 FIGS = PROJECT_ROOT / "models/CNN/experiments/figs"
@@ -45,7 +46,7 @@ class CaseStudy(Explanations):
     @cached_property
     def images(self):
         """The images behind the outputs. Raises UserError, with what to do, where they are missing."""
-        return read("cifar")
+        return images_behind(self.outputs)
 
     def row(self, title, method, test, positive=4, negative=4, **settings):
         """A row with the training images that speak most for the class of a test image, and most against it."""

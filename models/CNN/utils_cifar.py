@@ -44,21 +44,38 @@ def load(dataset="cifar", data_dir=None, classes=None, device="cpu", samples=Non
 
     Raises UserError where the images are missing, or fewer than `samples`.
     """
-    halves = (None, None) if samples is None else (samples - samples // 2, samples // 2)
-    images = read(dataset, data_dir, classes, halves[0])
+    images = read(dataset, data_dir, classes, None if samples is None else samples - samples // 2)
+    images = images if samples is None else _fewer(images, samples)
     x_train, y_train = images.x_train, images.y_train
-    if samples is not None:
-        rows = [np.flatnonzero(y_train == k)[:half] for k, half in enumerate(halves)]
-        if [len(r) for r in rows] != list(halves):
-            most = 2 * min(len(r) for r in rows)
-            raise UserError(f"--num_of_samples: got {samples}; give at most {most} of these images, half of each class")
-        x_train, y_train = x_train[np.concatenate(rows)], y_train[np.concatenate(rows)]
     digest = hashlib.sha256()
     for array in (x_train, y_train, images.x_test, images.y_test):
         digest.update(np.ascontiguousarray(array))
     x_train, x_test = (normalized(torch.from_numpy(x)).to(device) for x in (x_train, images.x_test))
     y_train, y_test = (torch.from_numpy(y).float().to(device) for y in (y_train, images.y_test))
     return TwoClasses(x_train, y_train, x_test, y_test, images.classes, images.source, digest.hexdigest()[:16])
+
+
+def _fewer(images, samples):
+    """So many of the training images, half of each class. Raises UserError where there are fewer."""
+    halves = samples - samples // 2, samples // 2
+    rows = [np.flatnonzero(images.y_train == k)[:half] for k, half in enumerate(halves)]
+    if [len(r) for r in rows] != list(halves):
+        most = 2 * min(len(r) for r in rows)
+        raise UserError(f"--num_of_samples: got {samples}; give at most {most} of these images, half of each class")
+    rows = np.concatenate(rows)
+    return images._replace(x_train=images.x_train[rows], y_train=images.y_train[rows])
+
+
+def images_behind(outputs, dataset="cifar", data_dir=None):
+    """The images (`models.CNN.data.prepare.Images`) that a model's saved outputs are of, by their numbers.
+
+    Raises UserError where they are missing, or not as many as the outputs.
+    """
+    images, n, m = read(dataset, data_dir), len(outputs.labels_train), len(outputs.labels_test)
+    if len(images.x_test) != m or len(images.x_train) < n:
+        there = f"{len(images.x_train)} training and {len(images.x_test)} test images"
+        raise UserError(f"there are {there}, and the outputs are of {n} and {m}: give the model's --dataset")
+    return images if len(images.x_train) == n else _fewer(images, n)
 
 
 def normalized(images):

@@ -1,6 +1,7 @@
 """Training with explanation penalties: data with a fault, resuming, and the loss that is minimized."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -77,10 +78,13 @@ def test_the_command_writes_what_it_says(command, tmp_path):
         (["--lambda", "-1"], "a number from 0 up"),
         (["--method", "hope"], "invalid choice: 'hope'"),
         (["--lambda", "1e38", "--method", "eg", "--lr", "1e6"], "is nan at step|is inf at step|the loss is"),
-        (["--dataset", "colormnist", "--data_dir", "nowhere"], "t10k-images-idx3-ubyte not found below nowhere"),
+        (
+            ["--dataset", "colormnist", "--data_dir", "nowhere"],
+            "no MNIST in nowhere: looked for t10k-images-idx3-ubyte in mnist and MNIST/raw",
+        ),
     ],
 )
-def test_bad_input(refused, tmp_path, arguments, said):
-    import re
-
+def test_bad_input(refused, tmp_path, arguments, said, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert re.search(said, refused(training.main, *QUICK, *arguments, "--saved_path", tmp_path))
+    assert not list(tmp_path.rglob("*.pt")) and not (tmp_path / "nowhere").exists()

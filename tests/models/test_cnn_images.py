@@ -1,6 +1,7 @@
 """The images of the CNN: where they are read from, in which order, and what is refused."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from config import UserError
 from dataset_debugging.networks import flipped_labels
 from models.CNN import train
 from models.CNN.data import prepare
-from models.CNN.utils_cifar import load, normalized
+from models.CNN.utils_cifar import images_behind, load, normalized
 
 
 def test_digits_are_split_by_class_and_come_in_order():
@@ -31,6 +32,19 @@ def test_class_folders_come_in_the_order_of_the_classes_and_names(class_folders)
     np.testing.assert_array_equal(turned.x_train[:4], images.x_train[4:])
     below = class_folders.rename(class_folders.with_name("cifar10_images"))
     np.testing.assert_array_equal(prepare.read("cifar", below.parent).x_test, images.x_test)
+
+
+def test_images_behind_outputs_are_those_that_the_network_was_trained_on(class_folders):
+    for samples in (5, None):
+        data = load("cifar", class_folders, samples=samples)
+        outputs = SimpleNamespace(labels_train=data.y_train, labels_test=data.y_test)
+        images = images_behind(outputs, "cifar", class_folders)
+        assert torch.equal(normalized(torch.from_numpy(images.x_train)), data.x_train)
+        np.testing.assert_array_equal(images.y_train, data.y_train)
+    with pytest.raises(
+        UserError, match="8 training and 4 test images, and the outputs are of 9 and 4: give the model's"
+    ):
+        images_behind(SimpleNamespace(labels_train=range(9), labels_test=range(4)), "cifar", class_folders)
 
 
 def test_samples_are_the_first_of_each_class(class_folders):
