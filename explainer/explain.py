@@ -68,7 +68,7 @@ def gather(explained, given, name, lr, k):
             points.append({"index": i, "name": said, "class": own, "score": float(scores[i]), **known[i]})
         methods.append({"method": key, "label": METHODS[key].label, "about": ABOUT[key], "points": points})
     every = [question, *(point for method in methods for point in method["points"])]
-    scale = max((abs(value) for point in every for _, value in point.get("words", ())), default=0.0) or 1.0
+    scale = max((abs(value) for point in every for _, value, _ in point.get("words", ())), default=0.0) or 1.0
     return {"model": str(shown(explained.folder)), "question": question, "methods": methods, "scale": scale}
 
 

@@ -15,7 +15,7 @@ p { margin: .4rem 0 } .soft { color: var(--soft); font-size: .9rem }
 img { max-width: 100%; height: auto; display: block } .wide { overflow-x: auto }
 .words { overflow-wrap: anywhere; line-height: 1.9; font-size: .95rem }
 .card .words { max-height: 15rem; overflow-y: auto; font-size: .85rem }
-.words span { padding: .1em .2em; border-radius: .2em }
+.words span { padding: .1em 0; border-radius: .2em }
 """
 BLUE, RED = (5, 113, 176), (202, 0, 32)  # for, against
 
@@ -65,9 +65,9 @@ def _parts(point, scale, large):
     """The picture and the words of a point."""
     found = ""
     if "words" in point:
-        spans = (f'<span style="{_colour(value / scale)}" title="{value:+.3g}">{_escape(text)}</span>'
-                 for text, value in point["words"])  # fmt: skip
-        found += f'<p class="words">{" ".join(spans)}</p>'
+        spans = (f'<span style="{_colour(value / scale)}" title="{value:+.3g}">{_escape(text)}</span>{" " * apart}'
+                 for text, value, apart in point["words"])  # fmt: skip
+        found += f'<p class="words">{"".join(spans)}</p>'
     if "picture" in point:
         alt = f"the parts of {_escape(point['name'])}"
         found += f'<div class="wide"><img alt="{alt}" src="data:image/png;base64,{point["picture"]}"></div>'

@@ -15,7 +15,7 @@ from explainer.weights import load_weights, weights_path
 from models.CNN.utils_cifar import as_channels_last, images_behind, load_network, normalized
 from models.outputs import load_outputs
 from models.RNN.saved import SavedModel
-from models.RNN.texts import tokens
+from models.RNN.texts import spans
 
 TILE = 4  # pixels: 64 units of an image
 SHORT = 40  # tokens: a longer text is put together from its sentences
@@ -94,18 +94,23 @@ class Texts(Explained):
         return self.model.text(i), f"training review {self.model.name(i)}"
 
     def parts(self, text, target, whole=False):
-        """What of a text speaks for a class: its words with their units' scores, the hierarchy, and a picture."""
-        words = tokens(text)[: self.model.max_length]
+        """What of a text speaks for a class: the hierarchy of its units, their words, and a picture.
+
+        words: [text of the unit as it stands, score, whether white space follows] of each.
+        """
+        places = spans(text)[: self.model.max_length]
+        words = [word for word, _, _ in places]
         ids = torch.tensor(self.model.numbers(words))
         of_units = runs(words)
         score = text_scores(self.model.network, ids, target, lengths=[len(ids)])
         hierarchy = agglomerate_text(
             lambda sets: score([[t for u in some for t in of_units[u]] for some in sets]), len(of_units)
         )
-        hierarchy.names = [" ".join(words[t] for t in unit) for unit in of_units]
+        ends = [(places[unit[0]][1], places[unit[-1]][2]) for unit in of_units]
+        hierarchy.names = [" ".join(text[begin:end].split()) for begin, end in ends]
         found = {"hierarchy": hierarchy, "words": []}
-        for unit, value in zip(of_units, hierarchy.unit_scores[0].tolist()):
-            found["words"].append([" ".join(words[t] for t in unit), value])
+        for name, value, (_, end) in zip(hierarchy.names, hierarchy.unit_scores[0].tolist(), ends):
+            found["words"].append([name, value, text[end : end + 1].isspace()])
         if whole and len(of_units) == len(words):
             found["picture"] = _png(lambda path: draw_sentence(hierarchy, path))
         return found

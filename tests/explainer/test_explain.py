@@ -38,7 +38,7 @@ def test_units_of_texts_are_tokens_sentences_or_clauses():
 
 
 def test_pages_hold_everything_and_escape_what_they_are_given():
-    point = {"index": 1, "name": "<b>review</b>", "class": "positive", "score": 0.5, "words": [["a & b", -1.0]]}
+    point = {"index": 1, "name": "<b>review</b>", "class": "positive", "score": 0.5, "words": [["a & b", -1.0, True]]}
     question = {**point, "probability": 0.75, "label": None, "picture": "aGk="}
     method = {"method": "ours", "label": "RPS-LJE", "about": "It <is>.", "points": [point]}
     text = page({"model": "RNN", "question": question, "methods": [method], "scale": 2.0})
@@ -58,7 +58,7 @@ class Half:
 
     def parts(self, what, target, whole):
         hierarchy = Hierarchy([np.zeros(2, int)], [{}], [np.array([1.0, -2.0])])
-        return {"hierarchy": hierarchy, "words": [[what, -2.0]]}
+        return {"hierarchy": hierarchy, "words": [[what, -2.0, False]]}
 
 
 def test_the_question_is_about_the_predicted_class():
