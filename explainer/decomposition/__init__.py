@@ -3,7 +3,7 @@
 from explainer.decomposition import rules as _rules  # noqa: F401  registers them
 from explainer.decomposition.agglomerate import agglomerate_image, agglomerate_text, superpixels, tiles
 from explainer.decomposition.baselines import build_up, gradient_times_input, integrated_gradients, occlusion
-from explainer.decomposition.cd import cd, cd_layers, cd_text
+from explainer.decomposition.cd import cd, cd_layers, cd_parts, cd_text
 from explainer.decomposition.hierarchy import Hierarchy
 from explainer.decomposition.pictures import draw_image, draw_layers, draw_methods, draw_sentence, draw_words
 from explainer.decomposition.registry import register_rule
@@ -21,6 +21,7 @@ __all__ = [
     "build_up",
     "cd",
     "cd_layers",
+    "cd_parts",
     "cd_text",
     "draw_image",
     "draw_layers",

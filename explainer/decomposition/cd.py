@@ -106,6 +106,25 @@ def cd_layers(model, x, mask, **options):
     return [(name, b[0], g[0]) for name, b, g in nodes if len(b)]
 
 
+def cd_parts(model, b, g, *, coverage=0.5, tol=None, check=True, max_batch=MAX_BATCH, **options):
+    """Scores of activations that are in two parts already, such as a frozen network's features, by what follows.
+
+    b, g (N,Q,...): relevant and irrelevant parts, whose sum is the same for all Q. coverage: the share of the input
+    that the masks cover, for constants where both parts are 0. options: relu, zero_rule and detach_share, as for `cd`.
+    Returns `Scores`.
+    """
+    b, g = _inputs(b), _inputs(g)
+    if b.shape != g.shape or b.ndim < 3:
+        raise UserError(f"the parts are {tuple(b.shape)} and {tuple(g.shape)}: give two (N, Q, ...)")
+
+    def parts(rules, rows, columns):
+        w = torch.full((len(rows), *[1] * (b.ndim - 2)), float(coverage), dtype=b.dtype, device=b.device)
+        return (Split(b[rows, columns], g[rows, columns], w, rules),), {}
+
+    inputs = ((b + g)[:, 0],)
+    return _scores(model, inputs, parts, b.shape[1], _settings(**options), tol if check else torch.inf, max_batch)
+
+
 def _inputs(x):
     if not isinstance(x, torch.Tensor) or x.ndim < 2 or not len(x):
         shape = tuple(x.shape) if hasattr(x, "shape") else type(x).__name__

@@ -6,10 +6,15 @@ colormnist, colordigits   every digit in a colour of its class while training, i
                           by itself must not matter, so the masks are single pixels, drawn by how often they are ink
                           (Rieger et al., 2020)
 
-Validation images are like the test's, as in the paper: the choice of the epoch knows what is wrong.
+text_gender, text_article, text_decoy   a word that tells the class (`models.CDEP.text`)
+folder                    images of one's own with masks (`models.CDEP.folder`)
+
+Validation data are like the training data, so that nothing but the masks knows of the fault; except for the colours,
+where they are like the test's, as in the paper for all: no epoch could be chosen by the others.
 """
 
 import colorsys
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +24,7 @@ from torch import nn
 
 from config import UserError
 from explainer.decomposition import mnist
+from models.CDEP import folder, text
 
 COLOURS = np.array([colorsys.hls_to_rgb(hue, 0.5, 1.0) for hue in np.linspace(0, 0.8, 10)])  # red to purple
 CORNER = {28: 5, 12: 2}  # pixels of a patch's side, by the image's
@@ -26,10 +32,11 @@ DIGITS_SPLIT = 1000, 200  # training and validation images of scikit-learn's 1,7
 
 
 class Task(NamedTuple):
-    """x_* (n,C,H,W) or (n,F) as the network takes them; y_* (n,) classes. make(): the network.
+    """x_* (n,C,H,W), (n,F) or, of text, ids (n,T), as the network takes them; y_* (n,) classes. make(): the network.
 
-    masks(x, y, generator): those of a batch, as `cdep_penalty` takes them; mask (H,W): where RRR and EG penalize.
-    name: what it is.
+    masks(rows, generator): what must not matter in these training inputs, as `cdep_penalty` takes it. mask: the same
+    for all inputs, as RRR and EG take it; None: each has its own. against: (x, y), a second test set in which the fault
+    says something else than the label. parts: of a frozen network's features, both parts (n,d) under the masks.
     """
 
     x_train: torch.Tensor
@@ -40,8 +47,10 @@ class Task(NamedTuple):
     y_test: torch.Tensor
     make: object
     masks: object
-    mask: torch.Tensor
+    mask: torch.Tensor | None
     name: str
+    against: tuple | None = None
+    parts: tuple | None = None
 
 
 def digits(seed=0):
@@ -77,20 +86,17 @@ def corners(size):
     return mask
 
 
-def decoy(source, name, make, flat, seed=0):
-    """The decoy task of {part: (images (n,H,H) in 0 ... 1, labels)}; inputs in [-1,1], flat: as rows."""
+def decoy(source, name, make, low=0.0, seed=0):
+    """The decoy task of {part: (images (n,H,H) in 0 ... 1, labels)}, as rows; inputs from `low` to 1."""
     generator, found = np.random.default_rng(seed), []
     for part in ("train", "validation", "test"):
         images, labels = source[part]
-        if part == "train":
-            images = decoyed(images, labels, lambda label: 1 - 25 * label / 255, generator)
-        else:
-            images = decoyed(images, labels, lambda label: 25 * label / 255, generator)
-        x = torch.as_tensor(images).float() * 2 - 1
-        found += [x.flatten(1) if flat else x[:, None], torch.as_tensor(labels).long()]
-    mask = corners(images.shape[1])
-    mask = mask.flatten() if flat else mask
-    return Task(*found, make, lambda x, y, generator: mask, mask, name)
+        told = (lambda label: 25 * label / 255) if part == "test" else (lambda label: 1 - 25 * label / 255)
+        images = decoyed(images, labels, told, generator)
+        x = torch.as_tensor(images).float() * (1 - low) + low
+        found += [x.flatten(1), torch.as_tensor(labels).long()]
+    mask = corners(images.shape[1]).flatten()
+    return Task(*found, make, lambda rows, generator: mask, mask, name)
 
 
 def coloured(images, colours):
@@ -110,11 +116,11 @@ def colour(source, name, make, pixels=1, seed=0):
         found += [torch.as_tensor((x - mean) / std).float(), torch.as_tensor(labels).long()]
     height, width = images.shape[1:]
 
-    def masks(x, y, generator):
-        picked = torch.multinomial(ink, len(x) * pixels, replacement=True, generator=generator)
-        drawn = torch.zeros(len(x) * pixels, height * width)
+    def masks(rows, generator):
+        picked = torch.multinomial(ink, len(rows) * pixels, replacement=True, generator=generator)
+        drawn = torch.zeros(len(rows) * pixels, height * width)
         drawn[torch.arange(len(drawn)), picked] = 1
-        return drawn.reshape(len(x), pixels, height, width)
+        return drawn.reshape(len(rows), pixels, height, width)
 
     return Task(*found, make, masks, torch.ones(height, width), name)
 
@@ -144,22 +150,57 @@ def _padded(source):
     return {name: (np.pad(x, ((0, 0), (2, 2), (2, 2))), y) for name, (x, y) in source.items()}
 
 
-TASKS = {
-    "decoydigits": lambda data_dir, seed: decoy(
-        _padded(digits(seed)), "DecoyDigits", lambda: mlp(144, (50, 30)), True, seed
-    ),
-    "decoymnist": lambda data_dir, seed: decoy(
-        mnist_digits(data_dir, seed), "DecoyMNIST", lambda: mlp(784, (50, 30)), True, seed
-    ),
-    "colordigits": lambda data_dir, seed: colour(digits(seed), "ColorDigits", lambda: color_cnn(8), 1, seed),
-    "colormnist": lambda data_dir, seed: colour(
-        mnist_digits(data_dir, seed), "ColorMNIST", lambda: color_cnn(28), 1, seed
-    ),
-}
+def words(fault, texts="sst", data_dir=None, seed=0):
+    """A text task: `fault` of `models.CDEP.text.WORDS`."""
+    found = text.faulty(text.read(texts, data_dir, seed), fault, seed)
+    vocabulary = text.vocabulary_of(found["train"][0])
+    sets = {}
+    for part, (some, _) in found.items():
+        sets[part] = text.numbers(some, vocabulary), torch.tensor([phrase.label for phrase in some])
+    places = torch.tensor(found["train"][1])
+
+    def masks(rows, generator):
+        return (torch.arange(text.LONGEST + 1) == places[rows, None])[:, None]  # all False without the word
+
+    splits = sets["train"], sets["validation"], sets["test"]
+    network = partial(text.PhraseLSTM, len(vocabulary) + 2)
+    return Task(*(part for both in splits for part in both), network, masks, None, f"text, {fault}", sets["against"])
 
 
-def task(name, data_dir=None, seed=0):
-    """A `Task` by name. Raises UserError for an unknown one, and where its images are missing."""
-    if name not in TASKS:
-        raise UserError(f"--dataset {name}: give one of {', '.join(TASKS)}")
-    return TASKS[name](data_dir, seed)
+def of_folder(data_dir, **images):
+    """The task of a folder of images and masks (`models.CDEP.folder`)."""
+    if data_dir is None:
+        raise UserError("--dataset folder: give the folder of the images and their masks as --data_dir")
+    sets, masks, network, parts = folder.read(data_dir, **images)
+    splits = (part for name in ("train", "validation", "test") for part in sets[name])
+    return Task(*splits, network, lambda rows, generator: masks[rows, None], None, "images of a folder", parts=parts)
+
+
+DATASETS = (
+    "decoydigits",
+    "decoymnist",
+    "colordigits",
+    "colormnist",
+    *(f"text_{fault}" for fault in text.WORDS),
+    "folder",
+)
+
+
+def task(name, data_dir=None, seed=0, texts="sst", **images):
+    """A `Task` by name. texts: of a text task, "sst" or "snippets". images: of the folder, as `folder.read` takes them.
+
+    Raises UserError for an unknown one, and where its data are missing.
+    """
+    if name == "decoydigits":
+        return decoy(_padded(digits(seed)), "DecoyDigits", partial(mlp, 144, (50, 30)), 0.0, seed)
+    if name == "decoymnist":
+        return decoy(mnist_digits(data_dir, seed), "DecoyMNIST", partial(mlp, 784, (50, 30)), -1.0, seed)
+    if name == "colordigits":
+        return colour(digits(seed), "ColorDigits", partial(color_cnn, 8), 1, seed)
+    if name == "colormnist":
+        return colour(mnist_digits(data_dir, seed), "ColorMNIST", partial(color_cnn, 28), 1, seed)
+    if name == "folder":
+        return of_folder(data_dir, **images)
+    if name not in DATASETS:
+        raise UserError(f"--dataset {name}: give one of {', '.join(DATASETS)}")
+    return words(name.removeprefix("text_"), texts, data_dir, seed)

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from config import UserError
 from explainer.attribution.checks import number
-from explainer.decomposition import cd, cd_text
+from explainer.decomposition import cd, cd_parts, cd_text
 from explainer.decomposition.scores import check_masks
 
 MODES = {
@@ -23,31 +23,56 @@ MODES = {
 }
 
 
-def cdep_penalty(model, x, masks, *, mode="softmax", classes="all", target=0.0, check=False, max_batch=4096):
+def cdep_penalty(model, x, masks, *, mode="softmax", classes="all", target=0.0, check=False, max_batch=4096, **options):
     """The penalty on what the masked parts of images or rows x (N,...) add to the logits: a scalar with a graph.
 
     masks: one (H,W) for all, several (Q,H,W), or one or several for each image (N,Q,H,W); 1 where nothing may matter.
     mode: "softmax", the share e^b / (e^b + e^g) of the relevant part b; "l1", |b|; "logirrel", softplus(b - g).
     classes: "all" logits, or the label of each image (N,). target: what the score should be, |score - target| is
     penalized: the mean over images and logits, summed over the masks. check: compare the parts' sum with the output.
+    options: `relu` and `detach_share` of `cd`.
     Raises UserError for masks that do not fit, and an operation without a rule.
     """
     masks = torch.as_tensor(masks)
     masks = masks[None] if masks.shape == x.shape[2:] or x.ndim == 2 and masks.shape == x.shape[1:] else masks
-    scores = cd(model, x, masks, check=check, max_batch=max_batch)
+    scores = cd(model, x, masks, check=check, max_batch=max_batch, **options)
     return _penalty(scores, mode, classes, target, None)
 
 
 def cdep_text_penalty(
-    model, ids, token_masks, *, lengths=None, mode="logirrel", classes="all", target=0.0, check=False, max_batch=4096
+    model,
+    ids,
+    token_masks,
+    *,
+    lengths=None,
+    mode="logirrel",
+    classes="all",
+    target=0.0,
+    check=False,
+    max_batch=4096,
+    **options,
 ):
     """The same of tokens ids (N,T) with masks (N,Q,T) or (Q,T); the mean over the sentences whose mask is not empty.
 
     As published, the embedding learns nothing from it.
     """
-    scores = cd_text(model, ids, token_masks, lengths=lengths, check=check, max_batch=max_batch, detach_embedding=True)
-    present = check_masks(token_masks, ids.to(torch.get_default_dtype())).any(2)  # (N,Q)
-    return _penalty(scores, mode, classes, target, present)
+    masks = check_masks(token_masks, ids.to(torch.get_default_dtype()), "token_masks")
+    some = masks.any(2).any(1)
+    if not some.any():
+        return ids.new_zeros((), dtype=torch.get_default_dtype())
+    lengths = None if lengths is None else torch.as_tensor(lengths)[some.cpu()]
+    options = {**options, "lengths": lengths, "check": check, "max_batch": max_batch, "detach_embedding": True}
+    scores = cd_text(model, ids[some], masks[some], **options)
+    classes = classes if isinstance(classes, str) else torch.as_tensor(classes)[some.cpu()]
+    return _penalty(scores, mode, classes, target, masks[some].any(2))
+
+
+def cdep_parts_penalty(
+    model, b, g, *, mode="softmax", classes="all", target=0.0, check=False, max_batch=4096, **options
+):
+    """The same for what comes after activations that are in two parts already, b and g (N,Q,...), as `cd_parts`."""
+    scores = cd_parts(model, b, g, check=check, max_batch=max_batch, **options)
+    return _penalty(scores, mode, classes, target, None)
 
 
 def _penalty(scores, mode, classes, target, present):
@@ -78,12 +103,6 @@ def _of_class(scores, mode, classes):
     """Of one logit: class 1's is the logit, class 0's its negative."""
     sign = (2 * classes - 1).to(scores.rel.dtype).reshape(-1, 1, 1)
     return MODES[mode](sign * scores.rel, sign * scores.irrel)
-
-
-def mean_relevance(model, x, masks, max_batch=4096):
-    """The mean |b| of the masked parts, a number: the softmax share may vanish while b does not."""
-    with torch.no_grad():
-        return float(cdep_penalty(model, x, masks, mode="l1", max_batch=max_batch))
 
 
 def log_probabilities(logits):

@@ -10,7 +10,8 @@ import torch
 
 from models.CDEP import data
 from models.CDEP import train as training
-from models.CDEP.train import Settings, train
+from models.CDEP.methods import Settings
+from models.CDEP.train import train
 
 QUICK = "--dataset decoydigits --epochs 2 --steps 3".split()
 
@@ -20,9 +21,10 @@ def test_decoys_tell_the_class_while_training_and_another_one_in_the_test():
     assert task.mask.sum() == 16 and task.x_train.shape == (1000, 144)
     for x, y, grey in (
         (task.x_train, task.y_train, lambda y: 1 - 25 * y / 255),
+        (task.x_validation, task.y_validation, lambda y: 1 - 25 * y / 255),
         (task.x_test, task.y_test, lambda y: 25 * y / 255),
     ):
-        images = x.reshape(-1, 12, 12) / 2 + 0.5
+        images = x.reshape(-1, 12, 12)
         corners = torch.stack([images[:, r, c] for r in (0, 10) for c in (0, 10)], 1)  # (n,4)
         wanted = grey(y.float())[:, None]
         assert (torch.isclose(corners, wanted, atol=1e-5).sum(1) >= 1).all()
@@ -35,7 +37,7 @@ def test_colours_are_turned_round_in_the_test():
     turned = torch.stack([task.x_test[task.y_test == c].mean((0, 2, 3)) for c in range(10)])
     nearest = torch.cdist(turned, means).argmin(1)
     assert nearest.tolist() == list(range(9, -1, -1))
-    masks = task.masks(task.x_train[:30], task.y_train[:30], torch.Generator().manual_seed(0))
+    masks = task.masks(torch.arange(30), torch.Generator().manual_seed(0))
     assert masks.shape == (30, 1, 8, 8) and (masks.sum((1, 2, 3)) == 1).all()
 
 
