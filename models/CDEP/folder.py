@@ -106,11 +106,11 @@ def backbone(name, weights="default"):
     return network.eval().requires_grad_(False)
 
 
-def read(folder, side=32, name=None, weights="default", batch=16):
+def read(folder, side=32, frozen=None, weights="default", batch=16):
     """The parts of a `models.CDEP.data.Task`: {train, validation, test: (x, y)}, masks (n,side,side), network, parts.
 
-    name: the backbone's, None for a small network on the images themselves. parts: with a backbone the two parts (n,d)
-    of each training image's features under its mask.
+    frozen: the name of a backbone, None for a small network on the images themselves. parts: with a backbone the two
+    parts (n,d) of each training image's features under its mask.
     """
     folder = Path(folder).expanduser()
     sets, classes = {}, None
@@ -121,9 +121,9 @@ def read(folder, side=32, name=None, weights="default", batch=16):
         sets[part] = x, torch.tensor([k for _, k in images])
         if part == "train":
             masks = masks_of(folder, images, side)
-    if name is None:
+    if frozen is None:
         return sets, masks, partial(small_cnn, len(classes)), None
-    network = backbone(name, weights)
+    network = backbone(frozen, weights)
     with torch.no_grad():
         pairs = [cd(network, x, m[:, None]) for x, m in zip(sets["train"][0].split(batch), masks.split(batch))]
         parts = torch.cat([pair.rel[:, 0] for pair in pairs]), torch.cat([pair.irrel[:, 0] for pair in pairs])

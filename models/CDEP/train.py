@@ -140,7 +140,7 @@ def opened(options, seed):
     """The `Task` that the options name."""
     images = {}
     if options.dataset == "folder":
-        images = {"side": options.side, "name": options.backbone, "weights": options.backbone_weights}
+        images = {"side": options.side, "frozen": options.backbone, "weights": options.backbone_weights}
     return task(options.dataset, options.data_dir, seed, options.texts, **images)
 
 
