@@ -32,6 +32,8 @@ SMALL = {
     "benchmark.py scale": "--n 3000 --d 16 --m 50 --repeats 1",
     "evaluate_explanations.py": "--tests 20 --number 5 --halves 5",
     "adversarial.py": "--number 2",
+    "CDEP/train.py": "--epochs 1 --steps 2",
+    "CDEP/experiment.py": "--epochs 1",
     "RNN/train.py": "--num_of_samples 200 --max_length 60 --hidden_dim 8 --epochs 2",
     "experiment_dataset_debugging_rnn.py": "--num_of_run 1 --num_of_samples 60 --max_length 30 --hidden_dim 4 "
     "--epochs 1 --retrain_epochs 1 --average_over_runs 1",
@@ -43,6 +45,7 @@ CARRIED = {  # what takes the place of data sets that are not there
     ("CNN/train.py", "debugging_cnn.py", "benchmark.py cnn", "prepare.py --dataset"): "--dataset digits",
     ("explain.py --model CNN",): "--dataset digits",
     ("RNN/train.py", "debugging_rnn.py", "benchmark.py rnn"): "--dataset snippets --use_pretrained False",
+    ("--dataset text_",): "--texts snippets",
 }
 
 

@@ -7,6 +7,7 @@ from conftest import REPOSITORY
 import explainer
 from explainer import decomposition
 from explainer.decomposition.registry import MODULES
+from models.CDEP.data import DATASETS
 
 
 def test_the_examples_of_the_library_page_run():
@@ -23,6 +24,13 @@ def test_the_examples_of_the_decomposition_page_run():
     assert result.attempted > 10 and not result.failed
     text = (REPOSITORY / "docs" / "decomposition.md").read_text()
     assert [name for name in decomposition.__all__ if name not in text] == []
+
+
+def test_the_examples_of_the_penalty_page_run():
+    result = doctest.testfile(str(REPOSITORY / "docs" / "cdep.md"), module_relative=False)
+    assert result.attempted > 5 and not result.failed
+    text = (REPOSITORY / "docs" / "cdep.md").read_text()
+    assert all(f"`{name}" in text for name in DATASETS)
 
 
 def test_the_page_names_everything_that_is_public():
