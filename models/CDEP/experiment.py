@@ -21,7 +21,7 @@ from models.CDEP.train import run
 from models.files import load_json, replacing, save_text
 
 SHAPLEY = {"relu": "shapley", "detach_share": True}
-DIGITS, COLOURS = {"epochs": 40}, {"epochs": 20, "steps": 20}
+DIGITS, COLOURS = {"epochs": 40}, {"epochs": 5}
 MNIST, PHRASES = {"epochs": 5}, {"epochs": 6}
 # label: (settings, lambdas, the one of --best).
 NONE = {"none": ({"method": "none"}, (0.0,), 0.0)}

@@ -229,7 +229,7 @@ def test_nothing_flipped_runs(command, tmp_path):
 def test_an_error_in_a_refit_ends_the_run_and_keeps_the_others(tmp_path, command, monkeypatch):
     calls = []
 
-    def refit(self, flipped, seed):
+    def refit(self, flipped, seed, checkpoint):
         calls.append(seed)
         if len(calls) == 5:
             raise MemoryError("no memory")
