@@ -9,8 +9,8 @@ colormnist, colordigits   every digit in a colour of its class while training, i
 text_gender, text_article, text_decoy   a word that tells the class (`models.CDEP.text`)
 folder                    images of one's own with masks (`models.CDEP.folder`)
 
-Validation data are like the training data, so that nothing but the masks knows of the fault; except for the colours,
-where they are like the test's, as in the paper for all: no epoch could be chosen by the others.
+Validation data have the fault too, so that nothing but the masks knows of it. The paper chooses the epoch on data
+without it; the colours have such data as well.
 """
 
 import colorsys
@@ -36,7 +36,8 @@ class Task(NamedTuple):
 
     masks(rows, generator): what must not matter in these training inputs, as `cdep_penalty` takes it. mask: the same
     for all inputs, as RRR and EG take it; None: each has its own. against: (x, y), a second test set in which the fault
-    says something else than the label. parts: of a frozen network's features, both parts (n,d) under the masks.
+    says something else than the label. clean: (x, y), validation data without the fault. parts: of a frozen network's
+    features, both parts (n,d) under the masks.
     """
 
     x_train: torch.Tensor
@@ -50,6 +51,7 @@ class Task(NamedTuple):
     mask: torch.Tensor | None
     name: str
     against: tuple | None = None
+    clean: tuple | None = None
     parts: tuple | None = None
 
 
@@ -107,9 +109,9 @@ def coloured(images, colours):
 def colour(source, name, make, pixels=1, seed=0):
     """The colour task; pixels: single ones that are masked, drawn for each image of a batch."""
     found, ink = [], None
-    for part in ("train", "validation", "test"):
+    for part, turned in (("train", False), ("validation", False), ("test", True), ("validation", True)):
         images, labels = source[part]
-        x = coloured(images, COLOURS[labels if part == "train" else 9 - labels])
+        x = coloured(images, COLOURS[9 - labels if turned else labels])
         if part == "train":
             mean, std = x.mean((0, 2, 3), keepdims=True), x.std((0, 2, 3), keepdims=True)
             ink = torch.as_tensor((images > 0).mean(0)).float().flatten()
@@ -122,7 +124,7 @@ def colour(source, name, make, pixels=1, seed=0):
         drawn[torch.arange(len(drawn)), picked] = 1
         return drawn.reshape(len(rows), pixels, height, width)
 
-    return Task(*found, make, masks, torch.ones(height, width), name)
+    return Task(*found[:6], make, masks, torch.ones(height, width), name, clean=tuple(found[6:]))
 
 
 def mlp(inputs, hidden, classes=10):

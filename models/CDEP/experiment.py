@@ -54,7 +54,11 @@ SWEEPS = {
     "colormnist": (TINTS, COLOURS),
     **{name: (TEXT, PHRASES) for name in DATASETS if name.startswith("text_")},
 }
-MEASURES = {"test_accuracy": "without the fault", "against_accuracy": "fault against the label"}
+MEASURES = {
+    "test_accuracy": "without the fault",
+    "against_accuracy": "fault against the label",
+    "clean_choice_accuracy": "epoch chosen without it",
+}
 
 
 def trainings(dataset, seeds, best, methods, epochs=None):

@@ -3,8 +3,8 @@
 python models/CDEP/train.py --dataset decoydigits --method cdep --lambda 100
 python models/CDEP/train.py --dataset colormnist --method cdep --lambda 8000 --data_dir DIR
 
-Writes model.pt (the weights with the lowest validation loss), history.csv and result.json below --saved_path. Goes on
-where it was stopped.
+Writes model.pt (the weights with the lowest objective on the validation data), history.csv and result.json below
+--saved_path. Goes on where it was stopped.
 """
 
 import math
@@ -66,25 +66,35 @@ def evaluated(network, x, y):
 
 
 def train(data, settings, checkpoint=None, progress=None):
-    """Train the network of a `Task`. Returns it with the weights of the lowest validation loss, and the history.
+    """Train the network of a `Task`: (network, history, state).
 
-    history: a table with a row for each epoch: loss, penalty, relevance (the mean |b| of the masked parts), and loss
-    and accuracy on the validation data. Raises UserError where the loss is not finite; `checkpoint` then holds the
-    best weights so far.
+    The network has the weights of the epoch with the lowest objective: the loss on the validation data plus lambda
+    times the penalty on the first training inputs. history: a table with a row for each epoch: loss, penalty, relevance (the
+    mean |b| of the masked parts), objective, and loss and accuracy on the validation data. state: the weights of the
+    lowest loss on `data.clean`, None where there are none. Raises UserError where the loss is not finite; `checkpoint`
+    then holds the best weights so far.
     """
     model = Penalized(initialized(data.make, "cdep", settings.seed), penalty_of(settings, data))
     batches, relevance = Masked(data, settings.steps), cdep(data, "l1", relu=settings.relu)
     probe = torch.arange(min(PROBE, len(data.y_train)))
 
     def after_epoch(model, epoch, kept):
+        model.eval()
         loss, accuracy = evaluated(model.network, data.x_validation, data.y_validation)
-        given, _ = batches.batch(probe, torch.Generator().manual_seed(epoch), 0.0)
+        given, _ = batches.batch(probe, torch.Generator().manual_seed(0), 0.0)
         with torch.no_grad():  # the mean |b|: the softmax share may vanish while b does not
             size = float(relevance(model.network, *given))
-        kept.setdefault("history", []).append([epoch, *model.means(), size, loss, accuracy])
-        if loss < kept.get("loss", math.inf):
-            kept["loss"], kept["best"] = loss, {n: v.clone() for n, v in model.network.state_dict().items()}
+        objective = loss + settings.lam * float(model.penalty(model.network, *given).detach())
+        kept.setdefault("history", []).append([epoch, *model.means(), size, objective, loss, accuracy])
+        keep(kept, "best", objective)
+        if data.clean is not None:
+            keep(kept, "clean", evaluated(model.network, *data.clean)[0])
         model.kept = kept
+
+    def keep(kept, name, value):
+        if value < kept.get(f"{name} loss", math.inf):
+            kept[f"{name} loss"] = value
+            kept[name] = {n: v.clone() for n, v in model.network.state_dict().items()}
 
     def objective(parts, _):
         return parts[0] + settings.lam * parts[1]
@@ -93,15 +103,16 @@ def train(data, settings, checkpoint=None, progress=None):
     more = {"checkpoint": checkpoint, "identity": f"{data.name} {settings}", "progress": progress}
     fit(model, batches, objective, schedule, settings.seed, after_epoch=after_epoch, **more)
     model.network.load_state_dict(model.kept["best"])
-    columns = ["epoch", "loss", "penalty", "relevance", "validation_loss", "validation_accuracy"]
-    return model.network.eval(), pd.DataFrame(model.kept["history"], columns=columns)
+    columns = ["epoch", "loss", "penalty", "relevance", "objective", "validation_loss", "validation_accuracy"]
+    history = pd.DataFrame(model.kept["history"], columns=columns)
+    return model.network.eval(), history, model.kept.get("clean")
 
 
 def run(data, settings, folder, progress=None):
     """Train, and write model.pt, history.csv and result.json into a folder. Returns the result."""
     began, checkpoint = time.perf_counter(), folder / "training.checkpoint"
-    network, history = train(data, settings, checkpoint, progress)
-    best = history.loc[history["validation_loss"].idxmin()]
+    network, history, clean = train(data, settings, checkpoint, progress)
+    best = history.loc[history["objective"].idxmin()]
     result = {**settings._asdict(), "dataset": data.name, "tests": len(data.y_test),
               "test_accuracy": evaluated(network, data.x_test, data.y_test)[1],
               "train_accuracy": evaluated(network, data.x_train, data.y_train)[1],
@@ -110,6 +121,9 @@ def run(data, settings, folder, progress=None):
     if data.against is not None:
         result["against_accuracy"] = evaluated(network, *data.against)[1]
     save_network(folder / "model.pt", network)
+    if clean is not None:
+        network.load_state_dict(clean)
+        result["clean_choice_accuracy"] = evaluated(network, data.x_test, data.y_test)[1]
     save_text(folder / "history.csv", history.to_csv(index=False, lineterminator="\n"))
     save_json(folder / "result.json", result)
     checkpoint.unlink(missing_ok=True)
@@ -170,6 +184,8 @@ def main():
     print(f"test accuracy {result['test_accuracy']:.4f} of {result['tests']:,} without the fault")
     if "against_accuracy" in result:
         print(f"{result['against_accuracy']:.4f} where the fault says something else than the label")
+    if "clean_choice_accuracy" in result:
+        print(f"{result['clean_choice_accuracy']:.4f} at the epoch that clean validation data choose")
     print(
         f"epoch {result['best_epoch']} of {settings.epochs}, mean |b| {result['relevance']:.3g}; {result['seconds']} s"
     )

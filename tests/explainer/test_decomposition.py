@@ -89,8 +89,8 @@ NETWORKS = {
     "gates": (Gates, (9,), MASKS),
     "ResNet-20": (ResNet20, (3, 32, 32), MASKS),
     "resnet18": (torchvision.models.resnet18, (3, 32, 32), MASKS),
-    "densenet121": (torchvision.models.densenet121, (3, 32, 32), 10),
-    "googlenet": (lambda: torchvision.models.googlenet(init_weights=False), (3, 32, 32), 10),
+    "densenet121": (torchvision.models.densenet121, (3, 32, 32), MASKS),
+    "googlenet": (lambda: torchvision.models.googlenet(init_weights=False), (3, 32, 32), MASKS),
 }
 
 

@@ -62,7 +62,7 @@ def test_a_penalty_on_the_patch_makes_the_network_look_at_the_bar(images):
     common = {"epochs": 60, "batch_size": 20, "lr": 2e-3}
     accuracies, sizes = [], []
     for settings in (Settings(**common), Settings("cdep", 100.0, "l1", **common)):
-        network, history = train(task, settings)
+        network, history, _ = train(task, settings)
         accuracies.append(evaluated(network, task.x_test, task.y_test)[1])
         sizes.append(history["relevance"].iloc[-1])
     assert accuracies[0] < 0.2 and accuracies[1] > 0.8
@@ -91,7 +91,7 @@ def test_a_frozen_network_is_decomposed_once(images):
     assert task.x_train.shape == (60, 512) and task.parts[0].shape == (60, 512)
     torch.testing.assert_close(task.parts[0] + task.parts[1], task.x_train, rtol=1e-3, atol=1e-3)
     assert task.parts[0].any(1).all()
-    network, history = train(task, Settings("cdep", 1.0, "l1", epochs=2))
+    network, history, _ = train(task, Settings("cdep", 1.0, "l1", epochs=2))
     assert np.isfinite(history.to_numpy()).all()
     with pytest.raises(ValueError, match="--method rrr needs the images themselves: train without --backbone"):
         train(task, Settings("rrr", 1.0, epochs=1))

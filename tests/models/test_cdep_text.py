@@ -96,7 +96,7 @@ def test_gradient_penalties_are_of_the_vectors_of_the_word(task):
 
 
 def test_training_writes_both_accuracies(task, command, tmp_path):
-    _, history = train(task, Settings("none", epochs=2, steps=3))
+    _, history, _ = train(task, Settings("none", epochs=2, steps=3))
     assert len(history) == 2
     more = "--dataset text_gender --texts snippets --method cdep --mode l1 --epochs 1 --steps 2".split()
     status, printed, _ = command(training.main, *more, "--saved_path", tmp_path)

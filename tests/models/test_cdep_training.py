@@ -45,7 +45,7 @@ def test_colours_are_turned_round_in_the_test():
 def test_the_same_command_gives_the_same_network_and_a_stopped_one_goes_on(method, tmp_path, monkeypatch):
     task = data.task("decoydigits")
     settings = Settings(method, 1.0 if method != "none" else 0.0, epochs=3, steps=3, references=2)
-    expected, history = train(task, settings)
+    expected, history, _ = train(task, settings)
     assert history["epoch"].tolist() == [1, 2, 3] and np.isfinite(history.to_numpy()).all()
     calls, evaluated = [], training.evaluated
 
@@ -59,7 +59,7 @@ def test_the_same_command_gives_the_same_network_and_a_stopped_one_goes_on(metho
     with pytest.raises(KeyboardInterrupt):
         train(task, settings, tmp_path / "training.checkpoint")
     monkeypatch.undo()
-    found, again = train(task, settings, tmp_path / "training.checkpoint")
+    found, again, _ = train(task, settings, tmp_path / "training.checkpoint")
     pd.testing.assert_frame_equal(again, history)
     for a, b in zip(found.parameters(), expected.parameters()):
         assert torch.equal(a, b)
