@@ -69,10 +69,10 @@ def train(data, settings, checkpoint=None, progress=None):
     """Train the network of a `Task`: (network, history, state).
 
     The network has the weights of the epoch with the lowest objective: the loss on the validation data plus lambda
-    times the penalty on the first training inputs. history: a table with a row for each epoch: loss, penalty, relevance (the
-    mean |b| of the masked parts), objective, and loss and accuracy on the validation data. state: the weights of the
-    lowest loss on `data.clean`, None where there are none. Raises UserError where the loss is not finite; `checkpoint`
-    then holds the best weights so far.
+    times the penalty on the first training inputs. history: a table with a row for each epoch: loss, penalty,
+    relevance (the mean |b| of the masked parts), objective, and loss and accuracy on the validation data. state: the
+    weights of the lowest loss on `data.clean`, None where there are none. Raises UserError where the loss is not
+    finite; `checkpoint` then holds the best weights so far.
     """
     model = Penalized(initialized(data.make, "cdep", settings.seed), penalty_of(settings, data))
     batches, relevance = Masked(data, settings.steps), cdep(data, "l1", relu=settings.relu)
