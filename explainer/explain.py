@@ -8,8 +8,11 @@ are there; and inside each of them the parts that speak for that class, by agglo
 Writes one HTML page that needs nothing beside it, and the same as JSON.
 """
 
+import hashlib
 import json
+import math
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from config import (
     PROJECT_ROOT,
     ArgumentParser,
     UserError,
-    at_least_one,
+    number,
     positive,
     run_command,
     script_relative,
@@ -32,11 +35,23 @@ from explainer.decomposition.parts import Images, Texts
 from explainer.methods import METHODS
 from models.files import save_text
 
+MOST = 50  # training points of each method: every one is decomposed
 ABOUT = {
     "ours": "The score is a share of the logit: what training on the point adds to it, around the given model.",
     "IF": "The score estimates how much the loss would grow if the last layer were trained again without the point.",
     "rep": "The score is a share of the logit of another, l2-regularized last layer.",
 }
+
+
+def cut(text, most=160):
+    """A text in one line, cut at a word."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[:most].rpartition(' ')[0] or text[:most]} …"
+
+
+def slug_of(text):
+    """A file name of a text's own."""
+    return re.sub(r"\W+", "_", text.lower())[:40] + "_" + hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def gather(explained, given, name, lr, k):
@@ -53,6 +68,7 @@ def gather(explained, given, name, lr, k):
         "name": name,
         "class": explained.classes[predicted],
         "probability": probability if predicted else 1 - probability,
+        "logit": abs(math.log(max(probability, 1e-300)) - math.log(max(1 - probability, 1e-300))),
         "label": None if label is None else explained.classes[label],
         **parts(input_, True),
     }
@@ -83,7 +99,8 @@ def main():
     add("--dataset", default="cifar", choices=["cifar", "digits"], help="the images of the CNN")
     add("--data_dir", help="folder of the images or reviews, as train.py takes it")
     add("--lr", type=positive, default=0.01, help="the step of RPS-LJE's weights")
-    add("--k", type=at_least_one, default=3, help="training points by each method")
+    most = number(int, lambda k: 1 <= k <= MOST, f"a whole number from 1 to {MOST}")
+    add("--k", type=most, default=3, help="training points by each method")
     add("--out", help="where to write, without an ending, relative to this script (default: explanations/MODEL_…)")
     options = parser.parse_args()
     folder = script_relative(options.saved_path, __file__) if options.saved_path else base(options.model)
@@ -96,11 +113,15 @@ def main():
     if options.text is None:
         given, name = explained.test(options.test_point), f"Test point {options.test_point}"
     else:
-        given, name = explained.new(options.text), f"“{options.text}”"
+        given, name = explained.new(options.text), f"“{cut(options.text)}”"
     data = gather(explained, given, name, options.lr, options.k)
-    slug = f"test_{options.test_point}" if options.text is None else re.sub(r"\W+", "_", options.text.lower())[:40]
+    for key in set(METHODS) - {method["method"] for method in data["methods"]}:
+        more = f" with --lr {options.lr:g}" if key == "ours" else ""
+        print(f"left out: {METHODS[key].label}, there are no weights of it{more}", file=sys.stderr)
+    slug = f"test_{options.test_point}" if options.text is None else slug_of(options.text)
     out = PROJECT_ROOT / "explainer" / "explanations" / f"{options.model}_{slug}"
     out = script_relative(options.out, __file__) if options.out else out
+    out = out.with_suffix("") if out.suffix in (".html", ".json") else out
     pages = {suffix: Path(f"{out}{suffix}") for suffix in (".html", ".json")}
     save_text(pages[".html"], page(data))
     save_text(pages[".json"], json.dumps(data, indent=1))

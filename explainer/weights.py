@@ -10,10 +10,11 @@ from explainer.methods import METHODS, points
 from models.files import load_npz, save_npz
 
 COMMANDS = {
-    "ours": "python explainer/calculate_ours_weights.py --saved_path {folder} --lr {lr}",
-    "IF": "python explainer/calculate_influence.py --saved_path {folder}",
-    "rep": "python explainer/calculate_representer_weights.py --saved_path {folder}",
+    "ours": "python explainer/calculate_ours_weights.py --model {model} --saved_path {folder} --lr {lr}",
+    "IF": "python explainer/calculate_influence.py --model {model} --saved_path {folder}",
+    "rep": "python explainer/calculate_representer_weights.py --model {model} --saved_path {folder}",
 }
+MODEL_FILES = {"CNN": "resnet20.pt", "RNN": "lstm.pt", "Xgboost": "xgb.ubj"}
 
 
 def weights_path(folder, method, lr=None):
@@ -40,7 +41,8 @@ def load_weights(folder, method, outputs, lr=None):
     points, or made from other outputs.
     """
     path, n = weights_path(folder, method, lr), len(outputs.labels_train)
-    remedy = f"run {COMMANDS[method].format(folder=Path(folder).resolve(), lr=lr)}"
+    model = next((name for name, file in MODEL_FILES.items() if (Path(folder) / "model" / file).exists()), "CNN")
+    remedy = f"run {COMMANDS[method].format(model=model, folder=Path(folder).resolve(), lr=lr)}"
     arrays = load_npz(path, METHODS[method].arrays, remedy, optional=["settings"])
     try:
         arrays["settings"] = json.loads(str(arrays.get("settings", "{}")))

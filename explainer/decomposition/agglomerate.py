@@ -63,8 +63,10 @@ def agglomerate_image(score, units, *, percentile=95.0, rounds=5):
     is one. Components are 8-connected, candidates 4-adjacent to them.
     """
     units = np.asarray(units)
+    if units.ndim != 2 or not units.size or not np.issubdtype(units.dtype, np.integer):
+        raise UserError(f"units are {units.dtype} {units.shape}: give whole numbers (H, W)")
     U = int(units.max()) + 1
-    if units.ndim != 2 or not np.array_equal(np.unique(units), np.arange(U)):
+    if not np.array_equal(np.unique(units), np.arange(U)):
         raise UserError(f"units {units.shape} are numbered {np.unique(units)[:5]}…: give (H, W) with 0, 1, … each used")
     number("percentile", percentile, least=0, most=100)
     number("rounds", rounds, least=1, whole=True)
@@ -176,6 +178,8 @@ def _rounded(scores):
 
 def tiles(height, width, size):
     """Units of size x size pixels, row by row, for `agglomerate_image`: (H,W); the last ones may be smaller."""
+    for name, value in (("height", height), ("width", width), ("size", size)):
+        number(name, value, least=1, whole=True)
     rows, columns = np.arange(height) // size, np.arange(width) // size
     return rows[:, None] * (columns[-1] + 1) + columns[None, :]
 

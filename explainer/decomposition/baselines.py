@@ -10,7 +10,7 @@ from config import UserError
 from explainer.attribution.checks import number
 from explainer.decomposition import passes
 from explainer.decomposition.cd import LESS, MAX_BATCH, embedding_of
-from explainer.decomposition.scores import check_masks, logits_of
+from explainer.decomposition.scores import check_inputs, check_masks, logits_of
 from models.training import enough_memory
 
 
@@ -29,6 +29,7 @@ def occlusion(model, x, masks, target=None, fill=0.0, lengths=None, max_batch=MA
 @torch.no_grad()
 def _replaced(model, x, masks, target, fill, lengths, max_batch, keep):
     number("max_batch", max_batch, least=1, whole=True)
+    x = check_inputs(x)
     tokens = not x.is_floating_point()
     masks = check_masks(masks, x.to(torch.get_default_dtype()) if tokens else x)
     masks = masks if keep else 1 - masks
@@ -56,8 +57,11 @@ def picked(logits, target):
     if target is None:
         return logits
     K = logits.shape[-1]
-    target = torch.as_tensor(target, device=logits.device).expand(len(logits))
-    if ((target < 0) | (target >= max(K, 2))).any():
+    try:
+        target = torch.as_tensor(target, device=logits.device).expand(len(logits))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"target is {target!r}: give a class, or one for each of {len(logits)} inputs") from error
+    if target.is_floating_point() or ((target < 0) | (target >= max(K, 2))).any():
         raise UserError(f"target is {target.tolist()[:5]}: give classes from 0 to {max(K, 2) - 1}")
     shape = len(logits), *[1] * (logits.ndim - 1)
     if K == 1:
@@ -84,6 +88,7 @@ def integrated_gradients(
 
 def _along_path(model, x, target, baseline, steps, lengths, embedding, max_batch):
     """baseline None: the gradient at x itself, times x."""
+    x = check_inputs(x)
     layer = None if x.is_floating_point() else embedding_of(model, embedding)
     with passes.as_evaluated(model), enough_memory(LESS):
         start = x if layer is None else layer(x)

@@ -12,13 +12,13 @@ from config import UserError
 from explainer.attribution.checks import number
 from explainer.decomposition import passes
 from explainer.decomposition.rules.base import Rules
-from explainer.decomposition.scores import Scores, check_masks, check_sum, logits_of
+from explainer.decomposition.scores import Scores, check_inputs, check_masks, check_sum, logits_of
 from explainer.decomposition.split import Split, UnsupportedOp
 from models.training import enough_memory
 
 CHOICES = {"relu": ("acd", "shapley"), "zero_rule": ("coverage", "half"), "bias_rule": ("mask", "irrelevant")}
 MAX_BATCH = 256
-LESS = "give a smaller max_batch, or fewer masks or inputs at once"  # what needs less memory
+LESS = "use torch.no_grad(), a smaller max_batch, or fewer masks or inputs at once"  # what needs less memory
 
 
 def cd(
@@ -36,7 +36,7 @@ def cd(
     Returns `Scores`, with a graph where gradients are enabled. The model is in evaluation mode meanwhile and left as it
     was. Raises UserError for bad masks, and `UnsupportedOp` for an operation without a rule.
     """
-    x = _inputs(x)
+    x = check_inputs(x)
     masks = check_masks(masks, x)
     settings = _settings(relu=relu, zero_rule=zero_rule, detach_share=detach_share)
 
@@ -70,11 +70,15 @@ def cd_text(
     of all tokens gives the prediction; "irrelevant", never (Murdoch et al., 2018). detach_embedding: no gradient goes
     to the embedding. The rest is as for `cd`.
     """
-    ids = _inputs(ids)
+    ids = check_inputs(ids, "ids")
     if ids.ndim != 2 or ids.is_floating_point():
         raise UserError(f"ids are {ids.dtype} {tuple(ids.shape)}: give whole numbers (N, T)")
     masks = check_masks(token_masks, ids.to(torch.get_default_dtype()), "token_masks")
     length = torch.full((len(ids),), ids.shape[1]) if lengths is None else torch.as_tensor(lengths)
+    if length.shape != (len(ids),) or not ((length >= 1) & (length <= ids.shape[1])).all():
+        raise UserError(
+            f"lengths are {length.tolist()}: give one for each of {len(ids)} sentences, 1 to {ids.shape[1]}"
+        )
     beyond = torch.arange(ids.shape[1]) >= length.cpu()[:, None]
     if (masks.cpu() * beyond[:, None]).any():
         raise UserError("token_masks: a mask is longer than its sentence; give 0 beyond the length")
@@ -94,8 +98,8 @@ def cd_layers(model, x, mask, **options):
 
     x (C,...) or (F,), mask (...) over its positions; options: relu and zero_rule, as for `cd`.
     """
-    x = _inputs(x[None])
-    masks = check_masks(torch.as_tensor(mask)[None], x)
+    x = check_inputs(x[None])
+    masks = check_masks(torch.as_tensor(mask)[None], x, "the mask")
     nodes = []
 
     def parts(rules, rows, columns):
@@ -109,13 +113,16 @@ def cd_layers(model, x, mask, **options):
 def cd_parts(model, b, g, *, coverage=0.5, tol=None, check=True, max_batch=MAX_BATCH, **options):
     """Scores of activations that are in two parts already, such as a frozen network's features, by what follows.
 
-    b, g (N,Q,...): relevant and irrelevant parts, whose sum is the same for all Q. coverage: the share of the input
-    that the masks cover, for constants where both parts are 0. options: relu, zero_rule and detach_share, as for `cd`.
-    Returns `Scores`.
+    b, g (N,Q,...): relevant and irrelevant parts; their sum must be the same for all Q. coverage: the share of the
+    input that the masks cover, for constants where both parts are 0. options: relu, zero_rule, detach_share, as for
+    `cd`. Returns `Scores`.
     """
-    b, g = _inputs(b), _inputs(g)
+    b, g = check_inputs(b, "parts"), check_inputs(g, "parts")
     if b.shape != g.shape or b.ndim < 3:
         raise UserError(f"the parts are {tuple(b.shape)} and {tuple(g.shape)}: give two (N, Q, ...)")
+    whole = (b + g).detach()
+    if not torch.allclose(whole, whole[:, :1].expand_as(whole), rtol=1e-3, atol=1e-3 * float(whole.abs().max())):
+        raise UserError("the parts do not have the same sum for every mask: give the parts of one activation")
 
     def parts(rules, rows, columns):
         w = torch.full((len(rows), *[1] * (b.ndim - 2)), float(coverage), dtype=b.dtype, device=b.device)
@@ -123,13 +130,6 @@ def cd_parts(model, b, g, *, coverage=0.5, tol=None, check=True, max_batch=MAX_B
 
     inputs = ((b + g)[:, 0],)
     return _scores(model, inputs, parts, b.shape[1], _settings(**options), tol if check else torch.inf, max_batch)
-
-
-def _inputs(x):
-    if not isinstance(x, torch.Tensor) or x.ndim < 2 or not len(x):
-        shape = tuple(x.shape) if hasattr(x, "shape") else type(x).__name__
-        raise UserError(f"the inputs are {shape}: give a tensor with one row at least for each input")
-    return x
 
 
 def _masked(x, m, rules):
@@ -149,6 +149,10 @@ def _settings(**settings):
 def _scores(model, inputs, parts, Q, settings, tol, max_batch):
     """`Scores` of Q masks for each input. parts(rules, rows, columns): split inputs and own rules of some pairs."""
     number("max_batch", max_batch, least=1, whole=True)
+    if tol is not None and tol != torch.inf:
+        number("tol", tol, least=0)
+    if not isinstance(model, torch.nn.Module):
+        raise UserError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
     N, rel, irrel = len(inputs[0]), [], []
     with passes.as_evaluated(model), enough_memory(LESS):
         output, picks = passes.watched(model, inputs)
@@ -164,7 +168,7 @@ def _scores(model, inputs, parts, Q, settings, tol, max_batch):
             irrel.append(found.g)
         rel, irrel = (torch.cat(part).reshape(N, Q, -1) for part in (rel, irrel))
         if tol != torch.inf:
-            check_sum(rel, irrel, logits, tol)
+            check_sum(rel, irrel, logits, tol, next((p.dtype for p in model.parameters()), logits.dtype))
     return Scores(rel, irrel, logits)
 
 

@@ -9,7 +9,7 @@ from config import UserError
 from models.files import load_json, save_text
 
 
-@dataclass
+@dataclass(eq=False)
 class Hierarchy:
     """The components of the units 0, 1, … of an input, from the smallest to the last.
 
@@ -86,7 +86,9 @@ class Hierarchy:
                 None if data["units"] is None else np.array(data["units"]),
                 data["names"],
             )
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"this is no hierarchy ({error}): give what to_json has written") from error
 
 

@@ -13,11 +13,19 @@ p { margin: .4rem 0 } .soft { color: var(--soft); font-size: .9rem }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .7rem; min-width: 0 }
 .card h3 { font-size: .95rem; margin: 0 0 .3rem; overflow-wrap: anywhere }
 img { max-width: 100%; height: auto; display: block } .wide { overflow-x: auto }
+.large img { width: 100%; min-width: 34rem; max-width: none }
 .words { overflow-wrap: anywhere; line-height: 1.9; font-size: .95rem }
 .card .words { max-height: 15rem; overflow-y: auto; font-size: .85rem }
 .words span { padding: .1em 0; border-radius: .2em }
 """
 BLUE, RED = (5, 113, 176), (202, 0, 32)  # for, against
+
+
+HOW = {
+    True: "Above the words they are put together, level by level, the most telling first.",
+    False: "From level to level they are put together, the most telling first: grey tiles are chosen, frames show the "
+    "components, and the bars below, in the colours of the frames, what each of them brings.",
+}
 
 
 def page(data):
@@ -26,8 +34,9 @@ def page(data):
     parts = [f"<h1>{_title(data)}</h1>", f"<p>{_said(question)}</p>"]
     parts.append("<h2>Which parts of it</h2>")
     parts.append(
-        f'<p class="soft">What each part adds to the logit of {_escape(question["class"])}, by contextual '
-        "decomposition: blue speaks for it, red against it.</p>"
+        f'<p class="soft">What each part brings to the logit of {_escape(question["class"])}, '
+        f"{question['logit']:+.2f}, by contextual decomposition: blue speaks for it, red against it. Parts act "
+        f"together, so what they bring by themselves does not sum to the logit. {HOW['words' in question]}</p>"
     )
     parts.append(_parts(question, data["scale"], True))
     for method in data["methods"]:
@@ -70,7 +79,8 @@ def _parts(point, scale, large):
         found += f'<p class="words">{"".join(spans)}</p>'
     if "picture" in point:
         alt = f"the parts of {_escape(point['name'])}"
-        found += f'<div class="wide"><img alt="{alt}" src="data:image/png;base64,{point["picture"]}"></div>'
+        source = f"data:image/png;base64,{point['picture']}"
+        found += f'<div class="wide{" large" * large}"><img alt="{alt}" src="{source}"></div>'
     return found
 
 

@@ -11,6 +11,7 @@ from explainer.decomposition import registry
 from explainer.decomposition.rules.pooling import Picks
 from explainer.decomposition.split import UnsupportedOp, splits
 
+_VALUES = bool, int, float, str, type(None)
 _traces = weakref.WeakKeyDictionary()  # model -> (its modules and the classes with rules, GraphModule)
 
 
@@ -50,19 +51,32 @@ def _called(module, name, args, kwargs, forward=None):
 
 
 def traced(model):
-    """The model's trace, kept while its modules and the rules are the same ones; None where it cannot be traced."""
-    modules = tuple((name, id(module)) for name, module in model.named_modules()), tuple(registry.MODULES)
-    known = _traces.get(model)
-    if known is None or known[0] != modules:
+    """The model's trace, kept while the model and the rules are the same; None where it cannot be traced."""
+    state, known = (_state(model), tuple(registry.MODULES)), _traces.get(model)
+    if known is None or known[0] != state:
+        before = set(vars(model))
         try:
             tracer = _Tracer()
-            known = modules, fx.GraphModule(model, tracer.trace(model))
+            known = state, fx.GraphModule(model, tracer.trace(model))
         except UserError:
             raise
         except Exception:  # a forward that depends on its data: torch.fx raises whatever that comes to
-            known = modules, None
+            known = state, None
+        finally:
+            for name in set(vars(model)) - before:  # constants of the forward, which the trace has copied
+                delattr(model, name)
         _traces[model] = known
     return known[1]
+
+
+def _state(model):
+    """What a trace may depend on: modules, parameters, buffers and other attributes, by value or by identity."""
+    found = []
+    for name, module in model.named_modules():
+        own = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
+        own |= module._parameters | module._buffers
+        found.append((name, id(module), tuple((k, v if isinstance(v, _VALUES) else id(v)) for k, v in own.items())))
+    return tuple(found)
 
 
 def run(model, inputs, own_rules):
@@ -71,10 +85,24 @@ def run(model, inputs, own_rules):
     own_rules: {module: function(module, *args)} that stand in for modules of this model, such as its embedding.
     """
     trace = traced(model) if model not in own_rules else None
-    if trace is not None and len([n for n in trace.graph.nodes if n.op == "placeholder"]) >= len(inputs):
-        return _Interpreter(trace, own_rules).run(*inputs)
-    with patched(model, own_rules):
-        return model(*inputs)
+    with _explained(UnsupportedOp, "the model's forward does with an activation what has no rule"):
+        if trace is not None and len([n for n in trace.graph.nodes if n.op == "placeholder"]) >= len(inputs):
+            return _Interpreter(trace, own_rules).run(*inputs)
+        with patched(model, own_rules):
+            return model(*inputs)
+
+
+@contextlib.contextmanager
+def _explained(kind, said):
+    """Errors of a forward as one of ours, in a line; running out of memory stays what it is."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (RuntimeError, TypeError, AttributeError, ValueError, IndexError, KeyError, NotImplementedError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+            raise
+        raise kind(f"{said}: {' '.join(str(error).split())[:200]}") from error
 
 
 @contextlib.contextmanager
@@ -105,8 +133,9 @@ def _replaced(module, name, forward, own):
 
 def watched(model, inputs):
     """The model's output on plain inputs, and what every maximum picks."""
-    with Picks() as picks:
-        output = model(*inputs)
+    shapes = ", ".join(f"{tuple(v.shape)} {v.dtype}" for v in inputs)
+    with Picks() as picks, _explained(UserError, f"the model's forward fails on inputs {shapes}"):
+        output = model(*(v.clone() for v in inputs))  # a forward may change its inputs in place
     return output, picks.found
 
 

@@ -12,8 +12,9 @@ from config import UserError
 from models.files import replacing
 
 COLOURS = "RdBu"  # red against, white nothing, blue for
-FRAMES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#666666")
+FRAMES = ("#009E73", "#E69F00", "#CC79A7", "#7F4FC9", "#8C6D31", "#B5BD00", "#000000", "#777777")  # no blue, no red
 DPI = 150
+CENTRED = {"ha": "center", "va": "center", "fontsize": 8, "parse_math": False}
 
 
 def draw_sentence(hierarchy, path, tokens=None, title=""):
@@ -21,7 +22,7 @@ def draw_sentence(hierarchy, path, tokens=None, title=""):
 
     Returns a table: level, first and last token (from 0), text, score.
     """
-    tokens = list(tokens or hierarchy.names)
+    tokens = [str(token) for token in (hierarchy.names if tokens is None else tokens)]
     if len(tokens) != len(hierarchy.levels[0]):
         raise UserError(f"got {len(tokens)} tokens for a hierarchy of {len(hierarchy.levels[0])}: give one for each")
     nodes = sorted(_outermost(hierarchy.collapse()), key=lambda node: (node["level"], node["units"]))
@@ -38,7 +39,7 @@ def draw_sentence(hierarchy, path, tokens=None, title=""):
         shade = "white" if abs(node["score"]) > 0.6 * largest else "black"
         for unit in node["units"]:
             where = (left[unit] + widths[unit] / 2, node["level"] + 0.46)
-            axis.text(*where, tokens[unit], ha="center", va="center", fontsize=8, color=shade)
+            axis.text(*where, tokens[unit], color=shade, **CENTRED)
         text = " ".join(tokens[unit] for unit in node["units"])
         data.append({"level": node["level"], "first": first, "last": last, "text": text, "score": node["score"]})
     axis.set(xlim=(0, left[-1]), ylim=(0, rows), yticks=np.arange(rows) + 0.46, yticklabels=range(rows), ylabel="level")
@@ -66,7 +67,7 @@ def draw_words(tokens, maps, path, title=""):
         for t, value in enumerate(values):
             colour, shade = plt.get_cmap(COLOURS)(norm(value)), "white" if abs(value) > 0.6 * norm.vmax else "black"
             axis.add_patch(Rectangle((left[t], row), widths[t], 0.92, facecolor=colour, edgecolor="white"))
-            axis.text(left[t] + widths[t] / 2, row + 0.46, tokens[t], ha="center", va="center", fontsize=8, color=shade)
+            axis.text(left[t] + widths[t] / 2, row + 0.46, tokens[t], color=shade, **CENTRED)
     axis.set(xlim=(0, left[-1]), ylim=(len(maps), 0), yticks=np.arange(len(maps)) + 0.46, yticklabels=list(maps))
     axis.set_xticks([])
     axis.tick_params(length=0)
@@ -91,6 +92,10 @@ def draw_image(hierarchy, image, path, classes=(), scores=None, title="", levels
     image (H,W), (H,W,3): 0 to 1. scores(sets) -> (n,K): all classes' scores of sets of units, for the third row, which
     is the hierarchy's own score where it is None. Returns a table: level, component, units, and a column per class.
     """
+    image = np.asarray(image)
+    if hierarchy.units is None or image.shape[:2] != hierarchy.units.shape or image.ndim > 3:
+        units = "none" if hierarchy.units is None else hierarchy.units.shape
+        raise UserError(f"the image is {image.shape} and the hierarchy's units are {units}: give (H, W) or (H, W, 3)")
     shown = np.unique(np.linspace(0, len(hierarchy.levels) - 1, min(levels, len(hierarchy.levels))).round().astype(int))
     largest = np.nanmax(np.abs(np.concatenate(hierarchy.unit_scores))) or 1.0
     figure, axes = plt.subplots(3, len(shown), figsize=(2.1 * len(shown) + 0.4, 6.2), squeeze=False)
@@ -105,6 +110,8 @@ def draw_image(hierarchy, image, path, classes=(), scores=None, title="", levels
         for c, units in parts.items():
             _outline(middle, hierarchy.units, units, FRAMES[(c - 1) % len(FRAMES)])
         values = _class_scores(hierarchy, level, parts, scores)
+        if len(parts) and classes and len(classes) != values.shape[1]:
+            raise UserError(f"got {len(classes)} classes for {values.shape[1]} scores: give one for each")
         names = list(classes) or (["score"] if values.shape[1] == 1 else [str(k) for k in range(values.shape[1])])
         _bars(bottom, parts, values, names)
         for (c, units), value in zip(parts.items(), values):
@@ -142,6 +149,7 @@ def _outline(axis, units, some, colour):
     inside = np.pad(np.isin(units, some), 1).astype(float)  # closed at the edges as well
     rows, columns = (np.arange(-1, size - 1) for size in inside.shape)
     axis.contour(columns, rows, inside, [0.5], colors=[colour], linewidths=1.6)
+    axis.set(xlim=(-0.5, units.shape[1] - 0.5), ylim=(units.shape[0] - 0.5, -0.5))
 
 
 def _class_scores(hierarchy, level, parts, scores):

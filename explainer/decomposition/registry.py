@@ -1,5 +1,7 @@
 """The rules of contextual decomposition: one for each operation, by its name or by the type of a module."""
 
+from config import UserError
+
 FUNCTIONS, MODULES = {}, {}
 
 
@@ -12,6 +14,11 @@ def register_rule(*targets):
     A name covers the function, the tensor's method and the variant in place: "relu" is `F.relu`, `torch.relu`,
     `x.relu()` and `x.relu_()`.
     """
+
+    for target in targets:
+        module = getattr(target, "__module__", None) or "torch"
+        if not isinstance(target, (str, type)) and not module.startswith(("torch", "_operator")):
+            raise UserError(f'register_rule got {name_of(target)}: say what the rule is for, as @register_rule("relu")')
 
     def register(rule):
         for target in targets:

@@ -7,7 +7,12 @@ from torch import Tensor
 
 from config import UserError
 
-TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-8}  # of the sum of both parts, against the largest logit
+TOLERANCES = {
+    torch.float32: 1e-3,
+    torch.float64: 1e-8,
+    torch.float16: 5e-2,
+    torch.bfloat16: 0.1,
+}  # of the sum of both parts, against the largest logit
 
 
 class Scores(NamedTuple):
@@ -28,9 +33,26 @@ def logits_of(output, model):
     return output if output.ndim == 2 else output.unsqueeze(1)
 
 
-def check_sum(rel, irrel, logits, tol):
-    """Raise UserError unless relevant + irrelevant is the model's output; tol: of TOLERANCES where it is None."""
-    tol = TOLERANCES.get(logits.dtype, 1e-2) if tol is None else tol
+def check_inputs(x, name="inputs"):
+    """The inputs as they are. Raises UserError unless they are a tensor of finite numbers, a row for each input."""
+    if not isinstance(x, torch.Tensor):
+        raise UserError(f"the {name} are a {type(x).__name__}: give a tensor, torch.as_tensor(...)")
+    if x.ndim < 2 or not len(x) or not x.numel():
+        raise UserError(
+            f"the {name} are {tuple(x.shape)}: give a tensor with one row at least, and a row for each input"
+        )
+    if x.is_floating_point() and not torch.isfinite(x.detach()).all():
+        raise UserError(f"the {name} hold nan or infinite numbers: replace them")
+    return x
+
+
+def check_sum(rel, irrel, logits, tol, precision):
+    """Raise UserError unless relevant + irrelevant is the model's output; tol: of TOLERANCES where it is None.
+
+    precision: the model's, which may be lower than that of its output.
+    """
+    if tol is None:
+        tol = max(TOLERANCES.get(kind, 0.0) for kind in (logits.dtype, precision))
     difference = float((rel + irrel - logits[:, None]).detach().abs().amax())
     if not difference <= tol * max(1.0, float(logits.detach().abs().amax())):
         raise UserError(
@@ -41,8 +63,12 @@ def check_sum(rel, irrel, logits, tol):
 
 def check_masks(masks, x, name="masks"):
     """Masks as (N,Q,...) in the input's precision, for inputs x (N,...). Raises UserError for others."""
-    if not torch.is_tensor(masks):
+    try:
         masks = torch.as_tensor(masks)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name} are a {type(masks).__name__}: give a tensor or array of 0 to 1") from error
+    if masks.is_complex():
+        raise UserError(f"{name} are complex: give 0 to 1")
     masks, inside = masks.to(x.device), x.shape[1:]
     shape = tuple(masks.shape)
     if masks.dtype != torch.bool and not ((masks >= 0) & (masks <= 1)).all():

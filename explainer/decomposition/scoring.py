@@ -54,4 +54,4 @@ def _scored(model, x, masks, target, method, decompose, options, contrast=False)
         scores = picked(found, target)
         if contrast and found.shape[-1] > 1:
             scores = scores - (found.sum(-1) - scores) / (found.shape[-1] - 1)
-    return scores[0].cpu().numpy()
+    return scores[0].double().cpu().numpy()

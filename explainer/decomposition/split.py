@@ -70,7 +70,8 @@ class Split:
     def _decide(self, *others):
         raise UnsupportedOp("the model's path depends on its activations: contextual decomposition needs a fixed one")
 
-    __bool__ = __gt__ = __lt__ = __ge__ = __le__ = _decide
+    __bool__ = __float__ = __int__ = __gt__ = __lt__ = __ge__ = __le__ = __eq__ = __ne__ = _decide
+    __hash__ = object.__hash__
 
     def __repr__(self):
         return f"Split{tuple(self.b.shape)}"
@@ -127,7 +128,10 @@ def dispatch(function, args, kwargs):
 def _apply(rule, name, rules, args, kwargs):
     """A rule's result. Raises UnsupportedOp for arguments that the rule does not cover."""
     try:
-        return rule(rules, *args, **kwargs)
+        found = rule(rules, *args, **kwargs)
+        if found is None:
+            raise TypeError("it returned None")
+        return found
     except (AttributeError, TypeError, NotImplementedError) as error:
         raise UnsupportedOp(
             f"contextual decomposition's rule for {name} does not cover these arguments ({error}): write one that does "

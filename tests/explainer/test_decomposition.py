@@ -226,6 +226,50 @@ def test_the_model_is_left_as_it_was():
         assert not any("forward" in vars(module) for module in model.modules())
 
 
+class Constants(nn.Module):
+    """A constant in its forward, an attribute that it depends on, and a first step in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.scale, self.shift = nn.Linear(3, 2), 1.0, nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        x.sub_(1.0)
+        return self.fc(x) * self.scale * torch.full((2,), 2.0) + self.shift
+
+
+def test_neither_model_nor_inputs_keep_anything_of_it_and_changes_are_seen():
+    torch.manual_seed(0)
+    model, x, masks = Constants(), torch.randn(2, 3), torch.eye(3)
+    before, own = x.clone(), set(vars(model))
+    for name, value in (("scale", 1.0), ("scale", 3.0), ("shift", nn.Parameter(torch.tensor([5.0, 6.0])))):
+        setattr(model, name, value)
+        scores = cd(model, x, masks)
+        torch.testing.assert_close(scores.rel + scores.irrel, model(x.clone())[:, None].expand(2, 3, 2))
+        assert torch.equal(x, before) and set(vars(model)) == own
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_the_precision_is_that_of_the_model(kind):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(ResNet20(), Double()).to(kind), torch.randn(1, 3, 32, 32).to(kind)
+    assert cd(model, x, torch.ones(1, 32, 32)).logits.dtype == torch.float64
+
+
+class Double(nn.Module):
+    def forward(self, x):
+        return x.double()
+
+
+def test_normalization_as_the_first_layer():
+    normalize = torchvision.transforms.Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    torch.manual_seed(0)
+    model, x = nn.Sequential(normalize, nn.Conv2d(3, 2, 4), nn.Flatten()), torch.rand(2, 3, 4, 4)
+    scores = cd(model, x, torch.rand(3, 4, 4) > 0.5)
+    torch.testing.assert_close(scores.rel + scores.irrel, model(x)[:, None].expand(2, 3, 2))
+    assert cd(model, x, torch.ones(1, 4, 4)).irrel.abs().max() == 0
+
+
 def test_layers_are_named_in_order_and_sum_to_the_activations():
     model, x, masks = network("small CNN", torch.float64)
     nodes = cd_layers(model, x[0], masks[3])

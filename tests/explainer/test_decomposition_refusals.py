@@ -57,8 +57,11 @@ class Apply(nn.Module):
         (lambda z: z / (z * z + 1), "a division by an activation has no rule"),
         (lambda z: 1 / z, "a division by an activation has no rule"),
         (lambda z: torch.div(z, 2, rounding_mode="floor"), r"a division that rounds \(floor\) has no rule"),
-        (lambda z: torch.zeros_like(z) + z, "no rule for zeros_like"),
-        (lambda z: torch.zeros(1, 2).type_as(z) + z, "rule for type_as does not cover these arguments"),
+        (lambda z: torch.einsum("nk,kj->nj", z, torch.ones(2, 2)), "no rule for einsum"),
+        (lambda z: z if (z == 0).any() else -z, "depends on its activations"),
+        (lambda z: z * float(z.sum()), "depends on its activations"),
+        (lambda z: z * z.detach().numpy().mean(), "no rule for numpy"),
+        (lambda z: torch.zeros(1, 2).masked_fill(torch.ones(1, 2) > 0, z.sum()), "rule for masked_fill does not cover"),
     ],
 )
 def test_arguments_that_a_rule_does_not_cover_are_refused_in_a_line(function, said):
@@ -93,7 +96,11 @@ class ByValue(nn.Linear):
         (nn.Linear(4, 2), torch.zeros(1, 4), torch.full((1, 4), torch.nan), "masks hold nan"),
         (nn.Linear(4, 2), torch.zeros(1, 4), torch.ones(0, 4), "masks are none"),
         (nn.Linear(4, 2), torch.zeros(0, 4), torch.ones(1, 4), r"the inputs are \(0, 4\): give a tensor with one row"),
-        (nn.Linear(4, 2), [1, 2], torch.ones(1, 4), "the inputs are list"),
+        (nn.Linear(4, 2), [1, 2], torch.ones(1, 4), "the inputs are a list: give a tensor"),
+        (nn.Linear(4, 2), torch.full((1, 4), torch.inf), torch.ones(1, 4), "the inputs hold nan or infinite"),
+        (nn.Linear(4, 2), torch.zeros(1, 4), None, "masks are a NoneType: give a tensor"),
+        (nn.Linear(4, 2), torch.zeros(1, 4), "all", "masks are a str: give a tensor"),
+        (nn.Linear(4, 2), torch.zeros(1, 5), torch.ones(1, 5), r"forward fails on inputs \(1, 5\) torch.float32: mat1"),
         (nn.Conv2d(3, 2, 1), torch.zeros(1, 3, 4, 4), torch.ones(1, 4, 4), "it must give logits"),
     ],
 )
@@ -121,7 +128,7 @@ def test_out_of_memory_says_what_lowers_it(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("explainer.decomposition.passes.run", full)
-    with pytest.raises(ValueError, match="out of memory: give a smaller max_batch"):
+    with pytest.raises(ValueError, match=r"out of memory: use torch.no_grad\(\), a smaller max_batch"):
         cd(nn.Linear(4, 2), torch.zeros(1, 4), torch.ones(1, 4))
 
 

@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 from explainer.decomposition import Hierarchy
 from explainer.decomposition.page import page
 from explainer.decomposition.parts import runs
-from explainer.explain import gather
+from explainer.explain import cut, gather, slug_of
 
 
 class Tags(HTMLParser):
@@ -39,7 +39,7 @@ def test_units_of_texts_are_tokens_sentences_or_clauses():
 
 def test_pages_hold_everything_and_escape_what_they_are_given():
     point = {"index": 1, "name": "<b>review</b>", "class": "positive", "score": 0.5, "words": [["a & b", -1.0, True]]}
-    question = {**point, "probability": 0.75, "label": None, "picture": "aGk="}
+    question = {**point, "probability": 0.75, "logit": 1.1, "label": None, "picture": "aGk="}
     method = {"method": "ours", "label": "RPS-LJE", "about": "It <is>.", "points": [point]}
     text = page({"model": "RNN", "question": question, "methods": [method], "scale": 2.0})
     tags = Tags(text)
@@ -59,6 +59,11 @@ class Half:
     def parts(self, what, target, whole):
         hierarchy = Hierarchy([np.zeros(2, int)], [{}], [np.array([1.0, -2.0])])
         return {"hierarchy": hierarchy, "words": [[what, -2.0, False]]}
+
+
+def test_long_texts_are_cut_and_their_files_have_names_of_their_own():
+    assert cut("a  b\n c") == "a b c" and cut("one two three", 9) == "one two …" and cut("x" * 9, 5) == "xxxxx …"
+    assert slug_of("!!!") != slug_of("???") and slug_of("Not bad!").startswith("not_bad_")
 
 
 def test_the_question_is_about_the_predicted_class():

@@ -66,7 +66,7 @@ def test_settings_that_are_no_object_are_refused(tmp_path):
 
 
 def test_missing_weights_name_their_command(tmp_path):
-    command = f"run python explainer/calculate_ours_weights.py --saved_path {tmp_path} --lr 0.01"
+    command = f"run python explainer/calculate_ours_weights.py --model CNN --saved_path {tmp_path} --lr 0.01"
     with pytest.raises(UserError, match=f"not found.*{command}"):
         load_weights(tmp_path, "ours", saved_outputs(), lr=0.01)
 

@@ -69,13 +69,15 @@ def div(rules, x, y, rounding_mode=None):
     if isinstance(y, Split):
         return reciprocal(rules, y)
     if rounding_mode is not None:
-        raise UnsupportedOp(f"a division that rounds ({rounding_mode}) has no rule: add one for div by register_rule")
+        raise UnsupportedOp(
+            f"a division that rounds ({rounding_mode}) has no rule: give its module one by register_rule"
+        )
     return x.like(x.b / y, x.g / y)
 
 
 @register_rule("reciprocal", "__rdiv__", "__rtruediv__")
 def reciprocal(rules, *args):
-    raise UnsupportedOp("a division by an activation has no rule: add one for div by register_rule")
+    raise UnsupportedOp("a division by an activation has no rule: give the module that divides one by register_rule")
 
 
 @register_rule("pow")

@@ -18,7 +18,7 @@ def _moved(function):
 
 for _name in (
     "permute transpose swapaxes movedim squeeze unsqueeze gather index_select narrow flip roll tile repeat expand "
-    "expand_as repeat_interleave take_along_dim select diagonal"
+    "expand_as repeat_interleave take_along_dim select diagonal cumsum"
 ).split():
     register_rule(_name)(_moved(getattr(torch.Tensor, _name, None) or getattr(torch, _name)))
 
@@ -49,9 +49,30 @@ def detach(rules, x):
     return x.like(x.b.detach(), x.g.detach())
 
 
-@register_rule("to", "float", "double", "type_as")
+@register_rule("to", "type_as")
 def to(rules, x, *args, **kwargs):
-    return x.like(x.b.to(*args, **kwargs), x.g.to(*args, **kwargs)) if args or kwargs else x
+    args = [value.b if isinstance(value, Split) else value for value in args]
+    if not isinstance(x, Split):
+        return x.to(*args, **kwargs)
+    return x.like(x.b.to(*args, **kwargs), x.g.to(*args, **kwargs))
+
+
+def _as(kind):
+    return lambda rules, x: x.like(x.b.to(kind), x.g.to(kind))
+
+
+for _name in ("float", "double", "half", "bfloat16"):
+    register_rule(_name)(_as(getattr(torch, _name)))
+
+
+def _constant(function):
+    return lambda rules, x, *args, **kwargs: function(x.b, *args, **kwargs)
+
+
+for _name in ("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"):  # they know of x its kind alone
+    register_rule(_name)(_constant(getattr(torch.Tensor, _name)))
+for _name in ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"):
+    register_rule(_name)(_constant(getattr(torch, _name)))
 
 
 @register_rule("__getitem__")

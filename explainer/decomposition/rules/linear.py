@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision import transforms
+from torchvision.transforms import v2  # noqa: F401  as transforms.v2
 
 from explainer.decomposition.registry import register_rule
 from explainer.decomposition.rules.base import even, mixed, plain, stacked
@@ -34,6 +36,14 @@ def _convolution(function):
 
 for _function in (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d):
     register_rule(_function)(_convolution(_function))
+
+
+@register_rule(transforms.Normalize, transforms.v2.Normalize)
+def normalize(rules, module, x):
+    """The first layer of many models: (x - mean) / std for each channel."""
+    like = {"dtype": x.dtype, "device": x.device}
+    mean, std = (torch.tensor(values, **like)[:, None, None] for values in (module.mean, module.std))
+    return rules.bias(x.like(x.b / std, x.g / std), -mean / std, True)
 
 
 @register_rule("batch_norm")
