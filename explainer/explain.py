@@ -88,6 +88,16 @@ def gather(explained, given, name, lr, k):
     return {"model": str(shown(explained.folder)), "question": question, "methods": methods, "scale": scale}
 
 
+def opened(options):
+    """The trained model that the options name."""
+    folder = script_relative(options.saved_path, __file__) if options.saved_path else base(options.model)
+    if options.model == "RNN":
+        return Texts(folder, options.data_dir)
+    if options.text is not None:
+        raise UserError("--text is for --model RNN: give --test_point")
+    return Images(folder, options.dataset, options.data_dir)
+
+
 def main():
     parser = ArgumentParser(description="The training points behind a prediction, and what of each of them matters.")
     add = parser.add_argument
@@ -103,13 +113,7 @@ def main():
     add("--k", type=most, default=3, help="training points by each method")
     add("--out", help="where to write, without an ending, relative to this script (default: explanations/MODEL_…)")
     options = parser.parse_args()
-    folder = script_relative(options.saved_path, __file__) if options.saved_path else base(options.model)
-    if options.model == "CNN":
-        if options.text is not None:
-            raise UserError("--text is for --model RNN: give --test_point")
-        explained = Images(folder, options.dataset, options.data_dir)
-    else:
-        explained = Texts(folder, options.data_dir)
+    explained = opened(options)
     if options.text is None:
         given, name = explained.test(options.test_point), f"Test point {options.test_point}"
     else:

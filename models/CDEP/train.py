@@ -25,6 +25,7 @@ from models.CDEP.text import TEXTS
 from models.files import save_json, save_text
 from models.training import Schedule, fit, initialized, save_network
 
+COLUMNS = ["epoch", "loss", "penalty", "relevance", "objective", "validation_loss", "validation_accuracy"]
 PROBE = 200  # training inputs in which the size of what is masked is looked at
 not_negative = checked(float, lambda x: 0 <= x < math.inf, "a number from 0 up")
 
@@ -103,8 +104,7 @@ def train(data, settings, checkpoint=None, progress=None):
     more = {"checkpoint": checkpoint, "identity": f"{data.name} {settings}", "progress": progress}
     fit(model, batches, objective, schedule, settings.seed, after_epoch=after_epoch, **more)
     model.network.load_state_dict(model.kept["best"])
-    columns = ["epoch", "loss", "penalty", "relevance", "objective", "validation_loss", "validation_accuracy"]
-    history = pd.DataFrame(model.kept["history"], columns=columns)
+    history = pd.DataFrame(model.kept["history"], columns=COLUMNS)
     return model.network.eval(), history, model.kept.get("clean")
 
 

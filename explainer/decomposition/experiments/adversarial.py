@@ -43,6 +43,16 @@ def attacked(model, x, y, others, seed):
     }
 
 
+def as_text(table, number):
+    """The means over the images that flipped, of `number` for each attack, in Markdown."""
+    groups = table.drop(columns="image").groupby("attack", sort=False)
+    mean, count = groups.mean().reindex(ATTACKS), groups.size().reindex(ATTACKS, fill_value=0)
+    rows = [["attack", "flipped", "change, mean", *mean.columns[1:]], ["---"] * (2 + mean.shape[1])]
+    for attack, values in mean.iterrows():
+        rows.append([attack, f"{count[attack]} of {number}", *(f"{value:.3f}" for value in values)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def main():
     parser = ArgumentParser(description="Spearman's correlation of the parts' scores before and after an attack.")
     add = parser.add_argument
@@ -69,16 +79,10 @@ def main():
         table.insert(0, "attack", attack)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
-    groups = table.drop(columns="image").groupby("attack", sort=False)
-    mean, count = groups.mean().reindex(ATTACKS), groups.size().reindex(ATTACKS, fill_value=0)
-    rows = [["attack", "flipped", "change, mean", *mean.columns[1:]], ["---"] * (2 + mean.shape[1])]
-    for attack, values in mean.iterrows():
-        rows.append([attack, f"{count[attack]} of {options.number}", *(f"{value:.3f}" for value in values)])
-    body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     text = (
-        f"{body}\n\n{options.model}: {options.number} test images that are predicted rightly, tiles of {options.size} "
-        f"pixels, seed {options.seed}. Mean Spearman correlation of the tiles' scores for the right class before and "
-        'after; "change" is the length of the change, of that of the image.'
+        f"{as_text(table, options.number)}\n\n{options.model}: {options.number} test images that are predicted "
+        f"rightly, tiles of {options.size} pixels, seed {options.seed}. Mean Spearman correlation of the tiles' scores for the "
+        'right class before and after; "change" is the length of the change, of that of the image.'
     )
     path = PROJECT_ROOT / "explainer" / "results" / f"adversarial_{options.model.lower()}.md"
     save_text(path, text + "\n")
