@@ -79,11 +79,12 @@ def main():
         table.insert(0, "attack", attack)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
-    text = (
-        f"{as_text(table, options.number)}\n\n{options.model}: {options.number} test images that are predicted "
-        f"rightly, tiles of {options.size} pixels, seed {options.seed}. Mean Spearman correlation of the tiles' scores for the "
-        'right class before and after; "change" is the length of the change, of that of the image.'
+    said = f"{options.model}: {options.number} test images that are predicted rightly, tiles of {options.size} pixels, "
+    said += (
+        f"seed {options.seed}. Mean Spearman correlation of the tiles' scores for the right class before and after; "
     )
+    said += '"change" is the length of the change, of that of the image.'
+    text = f"{as_text(table, options.number)}\n\n{said}"
     path = PROJECT_ROOT / "explainer" / "results" / f"adversarial_{options.model.lower()}.md"
     save_text(path, text + "\n")
     save_text(path.with_suffix(".csv"), table.round(4).to_csv(index=False, lineterminator="\n"))
