@@ -80,10 +80,8 @@ def main():
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     said = f"{options.model}: {options.number} test images that are predicted rightly, tiles of {options.size} pixels, "
-    said += (
-        f"seed {options.seed}. Mean Spearman correlation of the tiles' scores for the right class before and after; "
-    )
-    said += '"change" is the length of the change, of that of the image.'
+    said += f"seed {options.seed}. Mean Spearman correlation of the tiles' scores for the right class before and after;"
+    said += ' "change" is the length of the change, of that of the image.'
     text = f"{as_text(table, options.number)}\n\n{said}"
     path = PROJECT_ROOT / "explainer" / "results" / f"adversarial_{options.model.lower()}.md"
     save_text(path, text + "\n")
