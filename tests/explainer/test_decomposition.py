@@ -261,6 +261,18 @@ class Double(nn.Module):
         return x.double()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_cuda_gives_what_the_cpu_gives(name):
+    model, x, masks = network(name, torch.float64)
+    precise = torch.backends.cudnn.allow_tf32
+    with torch.no_grad():
+        expected, found = cd(model, x, masks[:5]), cd(model.cuda(), x.cuda(), masks[:5])
+        torch.testing.assert_close(found.rel.cpu(), expected.rel, rtol=1e-6, atol=1e-8)
+        cd(model.float(), x.float().cuda(), masks[:5])  # its own check: without TF32
+    assert torch.backends.cudnn.allow_tf32 == precise
+
+
 def test_normalization_as_the_first_layer():
     normalize = torchvision.transforms.Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     torch.manual_seed(0)
