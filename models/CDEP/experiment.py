@@ -91,13 +91,13 @@ def summary(table):
     measures = [name for name in MEASURES if name in table]
     groups = table.groupby(["label", "lam"], sort=False)
     found = groups[measures].agg(["mean", "std"])
-    found["relevance"], found["seeds"] = groups["relevance"].mean(), groups.size()
-    found["seconds"] = groups["seconds"].mean()
+    for name in ("relevance", "seconds"):
+        found[name, ""] = groups[name].mean()
     return found
 
 
-def as_text(table, dataset):
-    """The table in Markdown, with what it is of."""
+def as_text(table, command):
+    """The table in Markdown, with what it is of. command: what makes it."""
     found, measures = summary(table), [name for name in MEASURES if name in table]
     rows = [["method", "λ", *(MEASURES[name] for name in measures), "mean \\|b\\|", "s"], ["---"] * (4 + len(measures))]
     for (label, lam), row in found.iterrows():
@@ -109,8 +109,7 @@ def as_text(table, dataset):
         f"{body}\n\n{table['dataset'].iloc[0]}: accuracy on {tests:,} test inputs, mean ± sd over {seeds} seeds, "
         f"{epochs} epochs"
         + (f" of {int(table['steps'].iloc[0])} steps" if table["steps"].notna().all() else "")
-        + f"; `python models/CDEP/experiment.py --dataset {dataset} --seeds {seeds}`. mean |b|: what the masked parts "
-        "still add to a logit. s: seconds of a training."
+        + f"; `{command}`. mean |b|: what the masked parts still add to a logit. s: seconds of a training."
     )
 
 
@@ -164,7 +163,10 @@ def main():
         rows.append({"label": label, **result_of(folder, data, settings)})
     table = pd.DataFrame(rows).assign(of_seeds=options.seeds)
     path = config.PROJECT_ROOT / "models" / "CDEP" / "results" / f"{name}{'_best' if options.best else ''}.md"
-    text = as_text(table, options.dataset)
+    command = f"python models/CDEP/experiment.py --dataset {options.dataset} --seeds {options.seeds}"
+    command += " --best" * options.best + f" --texts {options.texts}" * (options.texts != TEXTS[0])
+    command += f" --methods {' '.join(options.methods)}" * (options.methods != list(METHODS))
+    text = as_text(table, command)
     save_text(path, text + "\n")
     save_text(path.with_suffix(".csv"), table.round(5).to_csv(index=False, lineterminator="\n"))
     plt.close(draw(table, path.with_suffix(".png")))
