@@ -26,7 +26,7 @@ from dataset_debugging.runs import FRESH, REMAKE, RunDir
 from explainer.methods import METHODS
 from explainer.rps_l2 import ConvergenceWarning
 from explainer.weights import calculate
-from models.files import load_json, load_npy, save_text
+from models.files import load_json, load_npy, markdown_table, save_text
 from models.outputs import SavedOutputs, outputs_path
 
 KEPT_EPOCHS = (1, 2, 3, 5, 10, 20, 30)
@@ -189,21 +189,20 @@ def fit_lines(table, curves, accuracy):
     last = table[table["epoch"] == table["epoch"].max()]
     if len(last) < 5 or last["test_accuracy"].nunique() < 3:
         return ""
-    lines = [["method", "correlation with log loss ratio", "with test accuracy", "mean of the runs",
-              f"line at accuracy {accuracy:.3f}", "published"], ["---"] * 6]  # fmt: skip
+    header, lines = ["method", "correlation with log loss ratio", "with test accuracy", "mean of the runs"], []
+    header += [f"line at accuracy {accuracy:.3f}", "published"]
     for key, method in METHODS.items():
         ratio = np.corrcoef(np.log(last["loss_ratio"]), last[key])[0, 1]
         by_accuracy = np.corrcoef(last["test_accuracy"], last[key])[0, 1]
         line = np.polyval(np.polyfit(last["test_accuracy"], last[key], 1), accuracy)
         values = ratio, by_accuracy, last[key].mean(), line, curves[method.label]
         lines.append([method.label, *(f"{value:.3f}" for value in values)])
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return (
         f"\n### Why more or less is found from run to run\n\nThe share found at {CHECKED:.0%} checked in {len(last)} "
         f"runs of both experiments after {last['epoch'].max():g} epochs, when nearly every flip is memorized, against "
         "how much larger the loss of the flips is than that of the other points, and against the test accuracy. The "
         "line is the least-squares fit on the test accuracy, at the published accuracy of the first checkpoint.\n\n"
-        f"{body}\n"
+        f"{markdown_table(header, lines)}\n"
     )
 
 
@@ -212,11 +211,11 @@ def markdown(table):
     columns = {"memorized": "flips memorized", "test_accuracy": "test accuracy"}
     columns |= {key: f"{LABELS[key]} finds" for key in METHODS}
     groups, n = table.groupby("epoch"), table["run"].nunique()
-    lines = [["epoch", *columns.values()], ["---"] * (len(columns) + 1)]
+    lines = []
     for epoch, mean in groups[list(columns)].mean().iterrows():
         sd = groups[list(columns)].std(ddof=1).loc[epoch]
         lines.append([str(epoch), *(f"{mean[c]:.3f}" + (f" ({sd[c]:.3f})" if n > 1 else "") for c in columns)])
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    body = markdown_table(["epoch", *columns.values()], lines)
     return (
         "### What the curves depend on\n\nWritten by `python dataset_debugging/memorization.py`; mean (sd) over "
         f'{n} runs after each epoch of the training on flipped labels. "Memorized" is the share of the flipped points '

@@ -67,6 +67,11 @@ def save_text(path, text):
         temporary.write_text(text, encoding="utf-8")
 
 
+def markdown_table(header, rows):
+    """Rows of cells, strings, as a table in Markdown."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows])
+
+
 def load_npz(path, keys, remedy, optional=()):
     """Read the arrays called `keys`, and those of `optional` that are there, from an .npz file.
 

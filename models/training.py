@@ -54,20 +54,25 @@ class Batches(Protocol):
         """What the network takes for these rows, and their labels. done: the share of the training that is done."""
 
 
-def fit(network, data, loss, schedule, number, *, checkpoint=None, identity="", after_epoch=None, progress=None):
+def fit(
+    network, data, loss, schedule, number, *, checkpoint=None, identity="", after_epoch=None, kept=None, progress=None
+):
     """Train `network` in place on `data`, a `Batches`; returns it.
 
     loss(outputs, labels). number: the seed of the batches; each epoch draws from one of its own, so an interrupted
     training goes on as if nothing had happened. checkpoint: file of the training so far, written after each epoch and
     removed by the caller; identity: what else must be the same to go on with it, such as the data's fingerprint.
-    after_epoch(network, epoch, kept), from 1; kept: a dictionary of tensors and numbers that is part of the checkpoint.
+    after_epoch(network, epoch, kept), from 1; kept: a dictionary of tensors and numbers that is part of the checkpoint,
+    and is read from there.
     progress: title of a tqdm bar over the epochs, None for none.
     Raises UserError where the loss is no longer finite or the memory does not suffice.
     """
     keep_freed_memory()
     optimizer = OPTIMIZERS[schedule.optimizer](network.parameters())
     known = schedule._replace(lr=schedule.lr if isinstance(schedule.lr, float) else None)
-    start, kept = _resume(checkpoint, f"{identity} {number} {known}", network, optimizer)
+    kept = {} if kept is None else kept
+    start, before = _resume(checkpoint, f"{identity} {number} {known}", network, optimizer)
+    kept.update(before)
     generator = torch.Generator()
     shown_as = {"desc": progress, "disable": progress is None, "unit": "epoch", "leave": False}
     bar = tqdm(range(start, schedule.epochs), total=schedule.epochs, initial=start, **shown_as)
@@ -134,13 +139,18 @@ def binary_loss(outputs, labels):
     return binary_cross_entropy_with_logits(outputs[:, 0], labels)
 
 
+def out_of_memory(error):
+    """Whether an error of torch says that the memory does not suffice, on any device."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
 @contextlib.contextmanager
 def enough_memory(less="give a smaller --batch_size, a smaller --num_of_samples or --device cpu"):
     """Turn running out of memory into a UserError that says what lowers it."""
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+        if out_of_memory(error):
             raise UserError(f"out of memory: {less}") from error
         raise
 

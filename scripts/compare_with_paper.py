@@ -21,7 +21,7 @@ from dataset_debugging.results import (
     published,
     summary,
 )
-from models.files import save_text
+from models.files import markdown_table, save_text
 
 TITLES = {
     "cnn": "ResNet-20 on CIFAR-10 automobile / horse",
@@ -45,11 +45,6 @@ def beside(experiment):
     return results, summary(results.table).merge(theirs, on=on, how="left")
 
 
-def table(header, rows):
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows])
-
-
 def number(mean, sd, runs=2):
     """`mean (sd)` as a cell; the sd only where there is one."""
     if np.isnan(mean):
@@ -71,7 +66,7 @@ def full_table(rows, quantity):
                 ["–", "–"] if row is None else [number(row.mean_p, row.sd_p), number(row["mean"], row.sd, row.runs)]
             )
         lines.append(cells)
-    return table(header, lines)
+    return markdown_table(header, lines)
 
 
 def verdicts(rows):
@@ -89,7 +84,7 @@ def verdicts(rows):
         else:
             cells.append(f"mean absolute difference {difference.abs().mean():.3f}")
         lines.append(cells)
-    return table(["quantity", "method", "largest difference, ours − published", "agreement"], lines)
+    return markdown_table(["quantity", "method", "largest difference, ours − published", "agreement"], lines)
 
 
 def report(experiments):
@@ -129,7 +124,7 @@ def short(experiments):
     header = ["published / **ours**", "method", "found at 10 %", "found at 20 %", "found at 40 %"]
     header += ["accuracy at 20 %", "accuracy at 40 %"]
     scales = [f"{TITLES[name]}: {describe(results)}." for name, (results, _) in experiments.items()]
-    return table(header, lines) + "\n\n" + "\n".join(scales)
+    return markdown_table(header, lines) + "\n\n" + "\n".join(scales)
 
 
 def main():

@@ -14,7 +14,7 @@ from config import MODELS, PROJECT_ROOT, ArgumentParser, at_least_one, positive,
 from config import base_folder as base
 from explainer.attribution import RPSL2, RPSLJE, InfluenceFunction, TracIn
 from explainer.evaluation import Evaluation
-from models.files import save_text
+from models.files import markdown_table, save_text
 from models.outputs import load_outputs
 
 METHODS = {
@@ -63,9 +63,8 @@ def main():
         f"{options.model}: n = {n:,}, d = {d} and the bias, {len(tests)} test points, decay {options.decay:g}, "
         f"{options.number} removals, {options.halves} halves, seed {options.seed}"
     )
-    rows = [["method", *table.columns], ["---"] * (1 + table.shape[1])]
-    rows += [[name, *("–" if np.isnan(x) else f"{x:.3f}" for x in row)] for name, row in table.iterrows()]
-    text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    rows = [[name, *("–" if np.isnan(x) else f"{x:.3f}" for x in row)] for name, row in table.iterrows()]
+    text = markdown_table(["method", *table.columns], rows)
     folder = PROJECT_ROOT / "explainer" / "results"
     path = folder / f"evaluation_{options.model.lower()}.md"
     save_text(path, f"{text}\n\n{scale}.\n")

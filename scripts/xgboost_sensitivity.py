@@ -30,7 +30,7 @@ from dataset_debugging.results import IDENTIFIED, LABELS, RESULTS, published
 from explainer import METHODS, last_layer
 from explainer.float32 import float32_weights
 from explainer.weights import calculate
-from models.files import save_text
+from models.files import markdown_table, save_text
 from models.Xgboost import trees
 from models.Xgboost.data.prepare import SMOTE_SEED, prepare
 
@@ -136,7 +136,7 @@ def main():
             lines.append(row(name, measured))
     header = ["protocol", "RPS-LJE at 20 %", "max. diff.", "IF at 20 %", "max. diff."]
     header += ["IF one-sided", "IF accuracy at 50 %", "clean accuracy"]
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *lines])
+    text = markdown_table(header, lines)
     print(text)
     path = PROJECT_ROOT / RESULTS / "xgboost_sensitivity.md"
     save_text(path, EXPLANATION.format(runs=runs) + text + "\n")

@@ -10,6 +10,7 @@ from config import UserError
 from explainer.decomposition import registry
 from explainer.decomposition.rules.pooling import Picks
 from explainer.decomposition.split import UnsupportedOp, splits
+from models.training import out_of_memory
 
 _VALUES = bool, int, float, str, type(None)
 _traces = weakref.WeakKeyDictionary()  # model -> (its modules and the classes with rules, GraphModule)
@@ -99,8 +100,8 @@ def _explained(kind, said):
         yield
     except UserError:
         raise
-    except (RuntimeError, TypeError, AttributeError, ValueError, IndexError, KeyError, NotImplementedError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+    except (RuntimeError, TypeError, AttributeError, ValueError, LookupError) as error:
+        if out_of_memory(error):
             raise
         raise kind(f"{said}: {' '.join(str(error).split())[:200]}") from error
 

@@ -132,7 +132,7 @@ def _apply(rule, name, rules, args, kwargs):
         if found is None:
             raise TypeError("it returned None")
         return found
-    except (AttributeError, TypeError, NotImplementedError) as error:
+    except (AttributeError, TypeError) as error:
         raise UnsupportedOp(
             f"contextual decomposition's rule for {name} does not cover these arguments ({error}): write one that does "
             f'with @register_rule("{name}"), see docs/decomposition.md'

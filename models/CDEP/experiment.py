@@ -18,7 +18,7 @@ from models.CDEP.data import DATASETS, task
 from models.CDEP.methods import METHODS, Settings
 from models.CDEP.text import TEXTS
 from models.CDEP.train import run
-from models.files import load_json, replacing, save_text
+from models.files import load_json, markdown_table, replacing, save_text
 
 SHAPLEY = {"relu": "shapley", "detach_share": True}
 DIGITS, COLOURS = {"epochs": 40}, {"epochs": 5}
@@ -99,11 +99,11 @@ def summary(table):
 def as_text(table, command):
     """The table in Markdown, with what it is of. command: what makes it."""
     found, measures = summary(table), [name for name in MEASURES if name in table]
-    rows = [["method", "λ", *(MEASURES[name] for name in measures), "mean \\|b\\|", "s"], ["---"] * (4 + len(measures))]
+    rows = []
     for (label, lam), row in found.iterrows():
         shares = [f"{row[name, 'mean']:.3f} ± {np.nan_to_num(row[name, 'std']):.3f}" for name in measures]
         rows.append([label, f"{lam:g}", *shares, f"{row['relevance', '']:.2g}", f"{row['seconds', '']:.0f}"])
-    body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    body = markdown_table(["method", "λ", *(MEASURES[name] for name in measures), "mean \\|b\\|", "s"], rows)
     tests, seeds, epochs = (int(table[name].iloc[0]) for name in ("tests", "of_seeds", "epochs"))
     return (
         f"{body}\n\n{table['dataset'].iloc[0]}: accuracy on {tests:,} test inputs, mean ± sd over {seeds} seeds, "

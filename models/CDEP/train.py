@@ -90,7 +90,6 @@ def train(data, settings, checkpoint=None, progress=None):
         keep(kept, "best", objective)
         if data.clean is not None:
             keep(kept, "clean", evaluated(model.network, *data.clean)[0])
-        model.kept = kept
 
     def keep(kept, name, value):
         if value < kept.get(f"{name} loss", math.inf):
@@ -102,10 +101,10 @@ def train(data, settings, checkpoint=None, progress=None):
 
     schedule = Schedule(settings.epochs, settings.lr, settings.batch_size, "adam")
     more = {"checkpoint": checkpoint, "identity": f"{data.name} {settings}", "progress": progress}
-    fit(model, batches, objective, schedule, settings.seed, after_epoch=after_epoch, **more)
-    model.network.load_state_dict(model.kept["best"])
-    history = pd.DataFrame(model.kept["history"], columns=COLUMNS)
-    return model.network.eval(), history, model.kept.get("clean")
+    kept = {}
+    fit(model, batches, objective, schedule, settings.seed, after_epoch=after_epoch, kept=kept, **more)
+    model.network.load_state_dict(kept["best"])
+    return model.network.eval(), pd.DataFrame(kept["history"], columns=COLUMNS), kept.get("clean")
 
 
 def run(data, settings, folder, progress=None):

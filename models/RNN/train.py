@@ -94,7 +94,6 @@ def fit_lstm(data, schedule, hidden, number, y_train=None, pick=False, **more):
         found = accuracy(network, data.validation)
         if found > kept.get("accuracy", -1.0):
             kept.update(accuracy=found, epoch=epoch, network=copy.deepcopy(network.state_dict()))
-        best.update(kept)
 
     best = {}
     fit(
@@ -104,6 +103,7 @@ def fit_lstm(data, schedule, hidden, number, y_train=None, pick=False, **more):
         schedule,
         number,
         after_epoch=better if pick else None,
+        kept=best,
         **more,
     )
     if pick:

@@ -63,6 +63,11 @@ def test_the_same_command_gives_the_same_network_and_a_stopped_one_goes_on(metho
     pd.testing.assert_frame_equal(again, history)
     for a, b in zip(found.parameters(), expected.parameters()):
         assert torch.equal(a, b)
+    complete, whole, _ = train(
+        task, settings, tmp_path / "training.checkpoint"
+    )  # killed before its results were written
+    pd.testing.assert_frame_equal(whole, history)
+    assert torch.equal(next(complete.parameters()), next(expected.parameters()))
 
 
 def test_the_command_writes_what_it_says(command, tmp_path):

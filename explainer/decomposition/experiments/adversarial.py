@@ -17,7 +17,7 @@ from explainer.decomposition import mnist, tiles
 from explainer.decomposition.adversarial import boundary_attack, compare, fgsm, gradient_attack, predicted
 from models.CNN.data.prepare import read
 from models.CNN.utils_cifar import as_channels_last, load_network, normalized
-from models.files import save_text
+from models.files import markdown_table, save_text
 
 ATTACKS = ("FGSM", "gradient", "boundary")
 OTHERS = 200  # images from which the boundary attack begins
@@ -47,10 +47,10 @@ def as_text(table, number):
     """The means over the images that flipped, of `number` for each attack, in Markdown."""
     groups = table.drop(columns="image").groupby("attack", sort=False)
     mean, count = groups.mean().reindex(ATTACKS), groups.size().reindex(ATTACKS, fill_value=0)
-    rows = [["attack", "flipped", "change, mean", *mean.columns[1:]], ["---"] * (2 + mean.shape[1])]
+    rows = []
     for attack, values in mean.iterrows():
         rows.append([attack, f"{count[attack]} of {number}", *(f"{value:.3f}" for value in values)])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown_table(["attack", "flipped", "change, mean", *mean.columns[1:]], rows)
 
 
 def main():

@@ -69,9 +69,9 @@ def _constant(function):
     return lambda rules, x, *args, **kwargs: function(x.b, *args, **kwargs)
 
 
-for _name in ("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"):  # they know of x its kind alone
+for _name in ("new_zeros", "new_ones", "new_full", "new_tensor"):  # they know of x its kind alone
     register_rule(_name)(_constant(getattr(torch.Tensor, _name)))
-for _name in ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"):
+for _name in ("zeros_like", "ones_like", "full_like"):
     register_rule(_name)(_constant(getattr(torch, _name)))
 
 

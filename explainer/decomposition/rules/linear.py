@@ -3,8 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision import transforms
-from torchvision.transforms import v2  # noqa: F401  as transforms.v2
+from torchvision.transforms import Normalize, v2
 
 from explainer.decomposition.registry import register_rule
 from explainer.decomposition.rules.base import even, mixed, plain, stacked
@@ -38,7 +37,7 @@ for _function in (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_trans
     register_rule(_function)(_convolution(_function))
 
 
-@register_rule(transforms.Normalize, transforms.v2.Normalize)
+@register_rule(Normalize, v2.Normalize)
 def normalize(rules, module, x):
     """The first layer of many models: (x - mean) / std for each channel."""
     like = {"dtype": x.dtype, "device": x.device}
