@@ -5,6 +5,7 @@ a checkpoint, where its training writes them.
 """
 
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from threading import Lock
 
 import numpy as np
 
@@ -43,18 +44,21 @@ def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeat
         for c, r in np.argwhere(np.isnan(table)):
             tasks.append((method, c, r, still_flipped(order, flipped, c + 1), refit_seed(run, c + 1, r)))
         bar.total -= int(np.isfinite(table).sum())
+    recording = Lock()
+
+    def work(method, c, r, points, number):
+        checkpoint = run_dir.refit_checkpoint(method, c + 1, r)
+        accuracy = refit(points, number, checkpoint)
+        with recording:  # by the refit's own thread, so that it is kept whatever happens to the others
+            tables[method][c, r] = accuracy
+            save_npy(run_dir.refits(method), tables[method])
+            checkpoint.unlink(missing_ok=True)
+            bar.update()
+
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {}
-        for method, c, r, points, number in tasks:
-            checkpoint = run_dir.refit_checkpoint(method, c + 1, r)
-            futures[pool.submit(refit, points, number, checkpoint)] = method, c, r, checkpoint
         try:
-            for future in as_completed(futures):
-                method, c, r, checkpoint = futures[future]
-                tables[method][c, r] = future.result()
-                save_npy(run_dir.refits(method), tables[method])
-                checkpoint.unlink(missing_ok=True)
-                bar.update()
+            for future in as_completed([pool.submit(work, *task) for task in tasks]):
+                future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

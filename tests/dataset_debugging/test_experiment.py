@@ -239,7 +239,7 @@ def test_an_error_in_a_refit_ends_the_run_and_keeps_the_others(tmp_path, command
     with pytest.raises(MemoryError):
         command(main, *SMALL, "--path", tmp_path, "--jobs", 1)
     kept = np.isfinite(np.load(tmp_path / "0" / "accuracies" / "refits_ours.npy")).sum()
-    assert 1 <= kept <= 5 and not (tmp_path / "0" / "accuracies" / "accuracies_ours.npy").exists()
+    assert kept >= 4 and not (tmp_path / "0" / "accuracies" / "accuracies_ours.npy").exists()
 
 
 def test_refits_differ_between_repeats_and_agree_between_methods():
