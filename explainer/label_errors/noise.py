@@ -1,0 +1,135 @@
+"""Logistic regression that does not trust its labels, every point judged by a head that was fitted without it.
+
+Letters: F (n,D) features, standardized, with a constant 1; y (n,) given labels, 0 ... C-1; C classes; T (C,C) the
+noise: T[c,k] is the probability that a point of class c carries the label k; pi (n,C) the probability of each class by
+the features alone; q (n,C) the probability that the class is c, by the features and the given label.
+
+The model is y ~ T[c,.], c ~ pi(f), fitted by expectation maximization (Raykar et al., 2010; Bootkrajang and Kaban,
+2012):
+
+    E   q_i(c) = pi_i(c) T[c, y_i] / sum over c' of the same
+    M   T[c,k] = sum of q_i(c) over the points i with label k, over its sum over all points (and a weak prior)
+        head   = the minimum of the mean cross-entropy of pi against q, plus ridge/2n |Theta|^2
+
+One thing is new: in the E step pi_i comes from the head without point i, in closed form,
+
+    z_-i = z_i + h_i (p_i - q_i) / (1 - h_i p_i (1 - p_i)),        h_i = f_i' (n H)^-1 f_i,
+
+the leverage-corrected logit of `explainer.attribution.expansion.Expansion.leave_one_out`. Otherwise a point of high
+leverage vouches for its own label, and the more so in every round. Classes beyond two are one head each against the
+rest, pi their normalized probabilities (Zadrozny and Elkan, 2002), so that a round is C factorizations of (D,D).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot, softplus
+
+from config import UserError
+from explainer.attribution.checks import number
+
+ROUNDS = 12
+RIDGES = 10.0, 100.0  # of the sum of the losses, on standardized features; all are fitted, and averaged
+STEPS, TOLERANCE = 25, 1e-6  # of a head's fit, on its parameters
+NOISE = 0.1  # of every class, before the first round,
+PRIOR = 10.0  # and so many points of each class that speak for it in every round
+LARGEST_LEVERAGE = 0.999  # of h p (1 - p): beyond it a point is a direction of its own
+
+
+class Judgement(NamedTuple):
+    """q: the probability (n,C) of each class by features and given label; pi: by the features alone; noise: T (C,C)."""
+
+    q: Tensor
+    pi: Tensor
+    noise: Tensor
+
+
+def judged(F, y, C, ridge=1.0, rounds=ROUNDS):
+    """A `Judgement` of the labels y (n,), 0 ... C-1, of points with features F (n,d), in float64.
+
+    F need not be standardized; constant columns have no part. ridge: of the sum of the losses, on standardized
+    features.
+    """
+    number("ridge", ridge, above=0)
+    number("rounds", rounds, least=1, whole=True)
+    F, y = _standardized(F), torch.as_tensor(y).long()
+    K = 1 if C == 2 else C  # heads: one for class 1 of two, else one a class
+    given = one_hot(y, C).double()
+    prior = torch.full((C, C), NOISE / (C - 1), dtype=torch.float64).fill_diagonal_(1 - NOISE)
+    T = prior
+    q, theta = given, F.new_zeros(F.shape[1], K)
+    for _ in range(rounds):
+        theta, z = _round(F, q[:, 1:] if K == 1 else q, theta, ridge)
+        pi = _classes(z)
+        q = pi * T[:, y].T
+        q = q / q.sum(1, keepdim=True)
+        T = q.T @ given + PRIOR * prior
+        T = T / T.sum(1, keepdim=True)
+    return Judgement(q, pi, T)
+
+
+def _standardized(F):
+    """F (n,d) with mean 0 and standard deviation 1, without constant columns, and a constant 1: (n,D), float64."""
+    F = torch.as_tensor(F).double()
+    if not torch.isfinite(F).all():
+        row = int((~torch.isfinite(F)).any(1).nonzero()[0, 0])
+        raise UserError(f"the features of row {row} are not finite: mend or leave out that point")
+    F = F - F.mean(0)
+    scale = F.square().mean(0).sqrt()
+    kept = scale > 1e-9 * scale.max().clamp_min(1e-300)
+    return torch.cat([F[:, kept] / scale[kept], F.new_ones(len(F), 1)], 1)
+
+
+def _round(F, targets, theta, ridge):
+    """Fit the heads theta (D,K) to targets (n,K); returns them and every point's logits without it, (n,K)."""
+    theta, z = theta.clone(), torch.empty_like(targets)
+    for k in range(targets.shape[1]):
+        t = targets[:, k]
+        theta[:, k], logits = _minimum(F, t, theta[:, k], ridge)
+        p = logits.sigmoid()
+        h = torch.linalg.solve_triangular(_factor(F, p, ridge), F.T, upper=False).square().sum(0)
+        z[:, k] = logits + h * (p - t) / (1 - (h * p * (1 - p)).clamp_max(LARGEST_LEVERAGE))
+    return theta, z
+
+
+def _minimum(F, t, theta, ridge):
+    """Newton's method for one head (D,) and targets t (n,), from theta; returns it and its logits (n,)."""
+    logits = F @ theta
+    value = _value(logits, t, theta, ridge)
+    for _ in range(STEPS):
+        p = logits.sigmoid()
+        gradient = F.T @ (p - t) + ridge * theta
+        step = torch.cholesky_solve(gradient[:, None], _factor(F, p, ridge))[:, 0]
+        size = 1.0
+        while size > 1e-6:
+            candidate = theta - size * step
+            z = F @ candidate
+            found = _value(z, t, candidate, ridge)
+            if found <= value + 1e-12 * abs(value):
+                break
+            size /= 2
+        theta, logits, value = candidate, z, found
+        if size * step.abs().max() < TOLERANCE:
+            break
+    return theta, logits
+
+
+def _value(z, t, theta, ridge):
+    """The sum of the losses of logits z (n,) against targets t (n,), with the ridge."""
+    return float((softplus(z) - t * z).sum() + ridge / 2 * theta.square().sum())
+
+
+def _factor(F, p, ridge):
+    """The Cholesky factor of n H, the Hessian of the sum of the losses with the ridge."""
+    weighted = F * (p * (1 - p)).sqrt()[:, None]
+    return torch.linalg.cholesky(weighted.T @ weighted + ridge * torch.eye(F.shape[1], dtype=F.dtype))
+
+
+def _classes(z):
+    """The probabilities (n,C) of the classes from the logits of their heads."""
+    p = z.sigmoid()
+    if z.shape[1] == 1:
+        return torch.cat([1 - p, p], 1)
+    p = p.clamp_min(1e-300)
+    return p / p.sum(1, keepdim=True)

@@ -1,0 +1,148 @@
+"""Scores of suspicion beside the published ones: one function each, and the registry that commands find them in.
+
+Each score is a function of the moments of one training, the last one last: what the head saw, and the head, after some
+epochs (or rounds) of the training. The larger, the more suspicious the label. Letters as in
+`explainer.attribution.heads`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from config import UserError
+from explainer.attribution import RPSLJE, InfluenceFunction
+from explainer.attribution.heads import Head
+from explainer.label_errors.noise import RIDGES, ROUNDS, judged
+
+DAMPING = 1e-3  # of the mean eigenvalue of the Hessian: added to it, since a head that fits everything has none
+
+
+class Moment(NamedTuple):
+    """The training points at one moment. features (n,d); labels (n,), 0 ... C-1; weight (C,d) or (1,d); bias or None.
+
+    time: the epoch or round, for figures.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+    time: float = 0.0
+
+    @classmethod
+    def of(cls, outputs, time=0.0):
+        """From `models.outputs.SavedOutputs`."""
+        return cls(outputs.intermediate_train, outputs.labels_train, outputs.weight, outputs.bias, time)
+
+    @property
+    def classes(self):
+        """C: those that the head tells apart."""
+        C = len(np.atleast_2d(self.weight))
+        return 2 if C == 1 else C
+
+    def explainer(self, method, **settings):
+        """A method of `explainer.attribution` on this head."""
+        return method.from_arrays(self.features, self.labels, self.weight, self.bias, **settings)
+
+
+def loss(moments):
+    """The cross-entropy of the given label: large where the network contradicts it. Small-loss selection's score."""
+    head, F = _head(moments[-1])
+    return head.losses(head.logits(F), head.targets(torch.as_tensor(moments[-1].labels))).numpy()
+
+
+def leave_one_out_loss(moments):
+    """The cross-entropy of the given label by the head fitted without the point, in closed form.
+
+    `Expansion.leave_one_out` of the last head: one Cholesky factorization, no refit.
+    """
+    probability, labels = leave_one_out(moments[-1]), moments[-1].labels
+    return -np.log(probability[np.arange(len(labels)), labels].clip(1e-300))
+
+
+def leave_one_out(moment):
+    """The probabilities (n,C) of every point by the head fitted without it."""
+    head, F = _head(moment)
+    P = head.probabilities(head.logits(F))
+    mean = float((P * (1 - P)).sum(1) @ F.square().sum(1)) / (len(F) * head.weight.numel())  # eigenvalue of H
+    damped = moment.explainer(InfluenceFunction, damping=max(DAMPING * mean, 1e-12))
+    probability = damped.leave_one_out().probabilities
+    return np.stack([1 - probability, probability], 1) if probability.ndim == 1 else probability
+
+
+def _head(moment):
+    """The `Head` and the rows (n,D) that it is given, in float64."""
+    head = Head.of(moment.weight, moment.bias, torch.as_tensor(moment.labels))
+    F = torch.as_tensor(moment.features).double()
+    return head, torch.cat([F, F.new_ones(len(F), 1)], 1) if head.bias else F
+
+
+def without_anchor(moments, lr=1e-5):
+    """RPS-LJE's self-influence without the anchor's own logit, signed by the class.
+
+    The published score is |w_i f_i| with n w_i f_i = theta_hat f_i - f_i'H^-1 f_i r_i. Its first part is the logit,
+    large where the network is sure of a label; only the second says what the point does to itself, and its sign by the
+    label is always the same: f_i'H^-1 f_i |r_i|, the leverage times the residual.
+    """
+    explainer = moments[-1].explainer(RPSLJE, lr=lr)
+    found = []
+    for rows, F in explainer.rows.blocks():
+        E = explainer._directions(rows)
+        found.append(-explainer.solver.quadratic(F, explainer.residuals(rows), E).double() / explainer.n)
+    return torch.cat(found).numpy()
+
+
+def noise_model(moments, ridges=RIDGES, rounds=ROUNDS):
+    """How improbable the given label is by a head that knows of label noise, over the whole training.
+
+    At every moment `explainer.label_errors.noise.judged` fits the noise and a head to the features, each point judged
+    without itself, by every ridge; the score is the mean of -log q_i(y_i) over all of them.
+
+    Why the mean finds the right moment by itself: a network learns what its data have in common before it memorizes the
+    exceptions, so early features set wrong labels apart, and -log q is large for them; later features have given every
+    exception a place of its own, and -log q is small for all. A sum of logarithms is therefore led by the moments at
+    which the labels are doubted; those at which nothing is doubted add next to nothing, and no moment has to be chosen.
+    """
+    total = np.zeros(len(moments[-1].labels))
+    for moment in moments:
+        labels = torch.as_tensor(moment.labels)
+        for ridge in ridges:
+            q = judged(moment.features, labels, moment.classes, ridge, rounds).q
+            total -= q.gather(1, labels[:, None])[:, 0].clamp_min(1e-300).log().numpy()
+    return total / (len(moments) * len(ridges))
+
+
+@dataclass(frozen=True)
+class Detector:
+    """One score. key: in file names and --methods. label: in figures. score(moments) -> (n,). every: it needs all."""
+
+    key: str
+    label: str
+    score: Callable
+    every: bool = False
+
+
+DETECTORS = {
+    detector.key: detector
+    for detector in (
+        Detector("loss", "Loss", loss),
+        Detector("loo", "Leave-one-out loss", leave_one_out_loss),
+        Detector("ours_signed", "RPS-LJE without the anchor", without_anchor),
+        Detector("noise", "Noise model over the training", noise_model, every=True),
+    )
+}
+
+
+def scored(key, moments):
+    """The suspicion (n,) by a detector's key. Raises UserError for an unknown one, and for moments that differ."""
+    if key not in DETECTORS:
+        raise UserError(f"detector is {key!r}: give one of {', '.join(DETECTORS)}")
+    if not moments:
+        raise UserError("got no moment of a training: give at least the last one")
+    for moment in moments[:-1]:
+        if not np.array_equal(moment.labels, moments[-1].labels):
+            raise UserError("the moments have different labels: give those of one training")
+    return DETECTORS[key].score(moments)
