@@ -33,12 +33,13 @@ PATCHES = {
     "RRR": ({"method": "rrr"}, (1.0, 10.0, 100.0), 10.0),
     "EG": ({"method": "eg"}, (0.1, 1.0, 10.0), 1.0),
 }
+SOFTMAX = {"method": "cdep"}, (1.0, 10.0, 100.0, 1000.0, 10000.0), 100.0  # the published lambdas of DecoyMNIST
 TINTS = {
     **NONE,
     "CDEP, softmax": ({"method": "cdep"}, (1000.0, 8000.0, 40000.0), 40000.0),
     "CDEP, softmax, Shapley": ({"method": "cdep", **SHAPLEY}, (8000.0, 40000.0), 40000.0),
-    "RRR": ({"method": "rrr"}, (1.0, 100.0), 1.0),
-    "EG": ({"method": "eg"}, (1.0, 100.0), 1.0),
+    "RRR": ({"method": "rrr"}, (1.0,), 1.0),
+    "EG, 2 references": ({"method": "eg", "references": 2}, (1.0,), 1.0),
 }
 TEXT = {
     **NONE,
@@ -49,7 +50,7 @@ TEXT = {
 }
 SWEEPS = {
     "decoydigits": (PATCHES, DIGITS),
-    "decoymnist": (PATCHES, MNIST),
+    "decoymnist": ({**PATCHES, "CDEP, softmax": SOFTMAX}, MNIST),
     "colordigits": (TINTS, DIGITS),
     "colormnist": (TINTS, COLOURS),
     **{name: (TEXT, PHRASES) for name in DATASETS if name.startswith("text_")},
