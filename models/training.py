@@ -113,8 +113,11 @@ def _resume(checkpoint, settings, network, optimizer):
     """Load what an interrupted training with the same settings has left; returns its epochs and what it kept."""
     if checkpoint is None or not checkpoint.exists():
         return 0, {}
-    state = load_tensors(checkpoint, "delete it to start this training again")
-    if state.get("settings") != settings:
+    remedy = "delete it to start this training again"
+    state = load_tensors(checkpoint, remedy)
+    if not isinstance(state, dict) or not {"settings", "network", "optimizer", "epoch", "kept"} <= set(state):
+        raise UserError(f"{shown(checkpoint)} is no training that was stopped: {remedy}")
+    if state["settings"] != settings:
         return 0, {}
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])

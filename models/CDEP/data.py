@@ -14,6 +14,7 @@ without it; the colours have such data as well.
 """
 
 import colorsys
+import hashlib
 from functools import partial
 from typing import NamedTuple
 
@@ -53,6 +54,14 @@ class Task(NamedTuple):
     against: tuple | None = None
     clean: tuple | None = None
     parts: tuple | None = None
+
+    def fingerprint(self):
+        """A hash of the inputs, the labels and the masks, by which a training knows its data."""
+        masks = self.masks(torch.arange(len(self.y_train)), torch.Generator().manual_seed(0))
+        digest = hashlib.sha256()
+        for tensor in (*self[:6], masks, *(self.against or ()), *(self.clean or ()), *(self.parts or ())):
+            digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
 
 def digits(seed=0):

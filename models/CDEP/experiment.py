@@ -4,7 +4,8 @@ python models/CDEP/experiment.py --dataset decoydigits --seeds 3 --best      und
 python models/CDEP/experiment.py --dataset decoydigits --seeds 5             every lambda
 
 Each training has a folder of its own below saved_models/experiment_DATASET and is kept, so a stopped sweep goes on.
-Writes results/DATASET.csv (a row for each training), .md (the table) and .png.
+Writes DATASET.csv (a row for each training), .md (the table) and .png below --output. The lambdas of --best are those
+that did best without the fault, so its numbers are of the best case.
 """
 
 import matplotlib.pyplot as plt
@@ -13,12 +14,12 @@ import pandas as pd
 from tqdm import tqdm
 
 import config
-from config import ArgumentParser, UserError, at_least_one, run_command, shown
+from config import ArgumentParser, at_least_one, run_command, script_relative, shown
 from models.CDEP.data import DATASETS, task
 from models.CDEP.methods import METHODS, Settings
 from models.CDEP.text import TEXTS
-from models.CDEP.train import run
-from models.files import load_json, markdown_table, replacing, save_text
+from models.CDEP.train import PROBE, run
+from models.files import markdown_table, replacing, save_text
 
 SHAPLEY = {"relu": "shapley", "detach_share": True}
 DIGITS, COLOURS = {"epochs": 40}, {"epochs": 5}
@@ -55,6 +56,7 @@ SWEEPS = {
     "colormnist": (TINTS, COLOURS),
     **{name: (TEXT, PHRASES) for name in DATASETS if name.startswith("text_")},
 }
+COLOURS_OF = {label: f"C{k}" for k, label in enumerate(dict.fromkeys([*PATCHES, *TINTS, *TEXT][1:]))}
 MEASURES = {
     "test_accuracy": "without the fault",
     "against_accuracy": "fault against the label",
@@ -75,25 +77,12 @@ def trainings(dataset, seeds, best, methods, epochs=None):
     ]
 
 
-def result_of(folder, data, settings):
-    """The result of a training, read where it is there. Raises UserError where the folder is another's."""
-    path = folder / "result.json"
-    if not path.exists():
-        return run(data(settings.seed), settings, folder)
-    result = load_json(path, "delete it, and the same command makes it again")
-    for name, value in settings._asdict().items():
-        if result.get(name) != value:
-            raise UserError(f"{shown(path)} was made with {name} {result.get(name)}, now {value}: delete that folder")
-    return result
-
-
 def summary(table):
     """Mean and sd over the seeds: a row for each label and lambda."""
     measures = [name for name in MEASURES if name in table]
     groups = table.groupby(["label", "lam"], sort=False)
     found = groups[measures].agg(["mean", "std"])
-    for name in ("relevance", "seconds"):
-        found[name, ""] = groups[name].mean()
+    found["relevance", ""] = groups["relevance"].mean()
     return found
 
 
@@ -103,33 +92,57 @@ def as_text(table, command):
     rows = []
     for (label, lam), row in found.iterrows():
         shares = [f"{row[name, 'mean']:.3f} ± {np.nan_to_num(row[name, 'std']):.3f}" for name in measures]
-        rows.append([label, f"{lam:g}", *shares, f"{row['relevance', '']:.2g}", f"{row['seconds', '']:.0f}"])
-    body = markdown_table(["method", "λ", *(MEASURES[name] for name in measures), "mean \\|b\\|", "s"], rows)
+        rows.append([label, f"{lam:g}", *shares, f"{row['relevance', '']:.2g}"])
+    body = markdown_table(["method", "λ", *(MEASURES[name] for name in measures), "mean \\|b\\|"], rows)
     tests, seeds, epochs = (int(table[name].iloc[0]) for name in ("tests", "of_seeds", "epochs"))
     return (
         f"{body}\n\n{table['dataset'].iloc[0]}: accuracy on {tests:,} test inputs, mean ± sd over {seeds} seeds, "
         f"{epochs} epochs"
         + (f" of {int(table['steps'].iloc[0])} steps" if table["steps"].notna().all() else "")
-        + f"; `{command}`. mean |b|: what the masked parts still add to a logit. s: seconds of a training."
+        + f"; `{command}`. mean |b|: what the masked parts of {PROBE} training inputs still add to a logit, by the "
+        "rule of the penalty (Shapley where it is named, else that of ACD)."
     )
 
 
 def draw(table, path):
-    """Accuracy against lambda, mean and sd over the seeds."""
+    """Accuracy against lambda, mean and sd over the seeds; a bar for each method where each has one lambda."""
     found, measures = summary(table), [name for name in MEASURES if name in table]
+    if not found.index.get_level_values(0).duplicated().any():
+        return _bars(found, measures, table, path)
     figure, axes = plt.subplots(1, len(measures), figsize=(5.2 * len(measures) + 1.8, 3.8), squeeze=False)
     for axis, measure in zip(axes[0], measures):
-        for k, label in enumerate(found.index.get_level_values(0).unique()):
+        for label in found.index.get_level_values(0).unique():
             rows = found.loc[label]
             mean, sd = rows[measure, "mean"], rows[measure, "std"].fillna(0)
             if label == "none":
                 axis.axhline(mean.iloc[0], color="black", linewidth=1, linestyle="--", label="no penalty")
                 axis.axhspan(*(mean.iloc[0] + s * sd.iloc[0] for s in (-1, 1)), color="black", alpha=0.08)
             else:
-                axis.errorbar(rows.index, mean, sd, marker="o", markersize=4, capsize=2, label=label, color=f"C{k - 1}")
+                axis.errorbar(
+                    rows.index, mean, sd, marker="o", markersize=4, capsize=2, label=label, color=COLOURS_OF[label]
+                )
         axis.set(xscale="log", xlabel="λ", ylabel=f"accuracy, {MEASURES[measure]}", ylim=(0, 1))
         axis.grid(alpha=0.3)
     axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
+    return _saved(figure, table, path)
+
+
+def _bars(found, measures, table, path):
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(3.4 * len(measures) + 2, 0.42 * len(found) + 1.3), squeeze=False, sharey=True
+    )
+    names = [label if label == "none" else f"{label}, λ {lam:g}" for label, lam in found.index]
+    colours = [COLOURS_OF.get(label, "black") for label, _ in found.index]
+    for axis, measure in zip(axes[0], measures):
+        mean, sd = found[measure, "mean"], found[measure, "std"].fillna(0)
+        axis.barh(names, mean, xerr=sd, color=colours, alpha=0.8, capsize=2, height=0.65)
+        axis.set(xlabel=f"accuracy, {MEASURES[measure]}", xlim=(0, 1))
+        axis.grid(alpha=0.3, axis="x")
+    axes[0, 0].invert_yaxis()
+    return _saved(figure, table, path)
+
+
+def _saved(figure, table, path):
     seeds = int(table["of_seeds"].iloc[0])
     figure.suptitle(f"{table['dataset'].iloc[0]}, {seeds} seed{'s' * (seeds > 1)}", fontsize=10)
     figure.tight_layout()
@@ -143,13 +156,14 @@ def main():
     add = parser.add_argument
     add("--dataset", default="decoydigits", choices=list(SWEEPS), help="data with a fault")
     add("--seeds", type=at_least_one, default=3, help="trainings of each method and lambda")
-    add("--best", action="store_true", help="of each method only the lambda that did best")
+    add("--best", action="store_true", help="of each method only the lambda that did best without the fault")
     add("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="which of them")
     add("--epochs", type=at_least_one, help="of each training (default: the data set's)")
     add("--data_dir", help="folder of MNIST's files or the treebank")
     add("--texts", default="sst", choices=TEXTS, help="of a text data set; snippets need no folder")
+    add("--output", default="results", help="folder of table and figure, relative to this script")
     options = parser.parse_args()
-    known = {}
+    target, known = script_relative(options.output, __file__), {}
 
     def data(seed):
         if seed not in known:
@@ -157,19 +171,22 @@ def main():
         return known[seed]
 
     name = options.dataset + (f"_{options.texts}" if options.texts != TEXTS[0] else "")
+    name += "" if options.epochs is None else f"_{options.epochs}_epochs"
     root, rows = config.PROJECT_ROOT / "models" / "CDEP" / "saved_models" / f"experiment_{name}", []
     todo = trainings(options.dataset, options.seeds, options.best, options.methods, options.epochs)
     for label, settings in tqdm(todo, "trainings", disable=None):
         folder = root / f"{label.replace(', ', '_').replace(' ', '_')}_{settings.lam:g}_{settings.seed}"
-        rows.append({"label": label, **result_of(folder, data, settings)})
+        rows.append({"label": label, **run(data(settings.seed), settings, folder)})
     table = pd.DataFrame(rows).assign(of_seeds=options.seeds)
-    path = config.PROJECT_ROOT / "models" / "CDEP" / "results" / f"{name}{'_best' if options.best else ''}.md"
+    path = target / f"{name}{'_best' if options.best else ''}.md"
     command = f"python models/CDEP/experiment.py --dataset {options.dataset} --seeds {options.seeds}"
     command += " --best" * options.best + f" --texts {options.texts}" * (options.texts != TEXTS[0])
+    command += "" if options.epochs is None else f" --epochs {options.epochs}"
     command += f" --methods {' '.join(options.methods)}" * (options.methods != list(METHODS))
     text = as_text(table, command)
     save_text(path, text + "\n")
-    save_text(path.with_suffix(".csv"), table.round(5).to_csv(index=False, lineterminator="\n"))
+    plain = table.drop(columns="seconds").assign(relevance=table["relevance"].map("{:.5g}".format))
+    save_text(path.with_suffix(".csv"), plain.round(5).to_csv(index=False, lineterminator="\n"))
     plt.close(draw(table, path.with_suffix(".png")))
     print(text)
     print(f"{table['seconds'].sum():.0f} s of training; written: {shown(path)}, .csv and .png")

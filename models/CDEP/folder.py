@@ -19,18 +19,20 @@ from torch import nn
 from config import UserError, shown
 from explainer.decomposition import cd
 from models.downloads import patience, reason
-from models.training import load_tensors
+from models.training import initialized, load_tensors
 
 BACKBONES = "resnet18", "vgg16"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
-HIDDEN = 64
+HIDDEN, SMALLEST = 64, 16
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the backbones were trained on
 
 
 def listed(folder, part, classes=None):
     """The images of a part, (path, class) in order, and the names of the classes."""
     root = folder / part
-    names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    if not root.is_dir():
+        raise UserError(f"there is no folder {shown(root)}: give {part} images there, in a folder for each class")
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(names) < 2 or (classes is not None and names != classes):
         wanted = "two classes at least" if classes is None else ", ".join(classes)
         raise UserError(f"{shown(root)} holds the class folders {', '.join(names) or 'none'}: give {wanted}")
@@ -38,7 +40,12 @@ def listed(folder, part, classes=None):
     for k, name in enumerate(names):
         paths = sorted(path for path in (root / name).iterdir() if path.suffix.lower() in SUFFIXES)
         if not paths:
-            raise UserError(f"{shown(root / name)} holds no images: give some, or remove it")
+            known = ", ".join(sorted(SUFFIXES))
+            raise UserError(f"{shown(root / name)} holds no images ({known}): give some, or remove it")
+        stems = [path.stem for path in paths]
+        twice = next((a for a, b in zip(stems, stems[1:]) if a == b), None)
+        if twice is not None:
+            raise UserError(f"{shown(root / name)} holds two images named {twice}: rename one, masks go by the name")
         found += [(path, k) for path in paths]
     return found, names
 
@@ -66,7 +73,25 @@ def masks_of(folder, images, side):
             f"{len(missing)} of {len(images)} training images have no mask in {shown(folder / 'masks')}, the first is "
             f"{first}: give one each, black where nothing is to be ignored"
         )
-    return torch.from_numpy(np.stack([opened(path, side, "L") for path in found]) > 127).float()
+    for (path, _), mask in zip(images, found):
+        if _size(path) != _size(mask):
+            raise UserError(f"the mask {shown(mask)} has {_size(mask)} pixels, its image {_size(path)}: give as many")
+    masks = np.stack([opened(path, side, "L") for path in found])
+    if masks.max() <= 127:
+        raise UserError(
+            f"no mask in {shown(folder / 'masks')} has a white pixel, the brightest is {masks.max()} of 255: give 255 "
+            "where nothing may matter"
+        )
+    return torch.from_numpy(masks > 127).float()
+
+
+def _size(path):
+    """The width and height of an image."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"cannot read the image {shown(path)}: replace or remove it") from error
 
 
 def small_cnn(classes):
@@ -83,7 +108,7 @@ def backbone(name, weights="default"):
 
     weights: "default" (torchvision's, downloaded), "none" (random), or a file of torch.save.
     """
-    network = getattr(torchvision.models, name)()
+    network = initialized(getattr(torchvision.models, name), "backbone", name)
     if weights == "default":
         try:
             with patience():
@@ -113,6 +138,8 @@ def read(folder, side=32, frozen=None, weights="default", batch=16):
     parts (n,d) of each training image's features under its mask.
     """
     folder = Path(folder).expanduser()
+    if side < SMALLEST:
+        raise UserError(f"--side {side}: give at least {SMALLEST} pixels")
     sets, classes = {}, None
     for part in ("train", "validation", "test"):
         images, classes = listed(folder, part, classes)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from config import UserError
+from explainer.attribution.checks import number
 from models.CDEP.penalty import cdep_parts_penalty, cdep_penalty, cdep_text_penalty, eg_penalty, rrr_penalty
 
 METHODS = "none", "cdep", "rrr", "eg"
@@ -52,7 +53,8 @@ def _gradients(function):
         mask = what[:, 0, :, None].expand_as(vectors)
 
         def of_vectors(v):
-            return network.of_vectors(v, lengths.repeat(len(v) // len(lengths)))
+            with torch.backends.cudnn.flags(enabled=False):  # its LSTM has no second derivative
+                return network.of_vectors(v, lengths.repeat(len(v) // len(lengths)))
 
         return function(of_vectors, vectors, y, mask, noise)
 
@@ -61,6 +63,11 @@ def _gradients(function):
 
 def penalty_of(settings, data):
     """penalty(network, x, y, what, generator) -> a scalar, for `Settings` and a `Task`. Raises UserError for none."""
+    if settings.method not in METHODS:
+        raise UserError(f"method is {settings.method!r}: give one of {', '.join(METHODS)}")
+    number("lam", settings.lam, least=0)
+    if settings.classes not in ("all", "label"):
+        raise UserError(f"classes is {settings.classes!r}: give all or label")
     if settings.method == "none":
         return lambda network, x, y, what, noise: torch.zeros(())
     if settings.method == "cdep":

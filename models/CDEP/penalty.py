@@ -8,12 +8,16 @@ right for the right reasons (RRR; Ross, Hughes, Doshi-Velez, 2017) the gradient 
 gradients (EG; Erion et al., 2021) the attributions there. All are batched: one backward with the cross-entropy.
 """
 
+import contextlib
+
 import torch
+from torch import nn
 from torch.nn.functional import softplus
 
 from config import UserError
 from explainer.attribution.checks import number
 from explainer.decomposition import cd, cd_parts, cd_text
+from explainer.decomposition.passes import as_evaluated
 from explainer.decomposition.scores import check_masks
 
 MODES = {
@@ -26,17 +30,19 @@ MODES = {
 def cdep_penalty(model, x, masks, *, mode="softmax", classes="all", target=0.0, check=False, max_batch=4096, **options):
     """The penalty on what the masked parts of images or rows x (N,...) add to the logits: a scalar with a graph.
 
-    masks: one (H,W) for all, several (Q,H,W), or one or several for each image (N,Q,H,W); 1 where nothing may matter.
+    masks: one (H,W) for all, several (Q,H,W), or one or several for each image (N,Q,H,W); 1 where nothing may matter. A
+    mask of one image that is empty has no part in the mean.
     mode: "softmax", the share e^b / (e^b + e^g) of the relevant part b; "l1", |b|; "logirrel", softplus(b - g).
     classes: "all" logits, or the label of each image (N,). target: what the score should be, |score - target| is
     penalized: the mean over images and logits, summed over the masks. check: compare the parts' sum with the output.
     options: `relu` and `detach_share` of `cd`.
     Raises UserError for masks that do not fit, and an operation without a rule.
     """
-    masks = torch.as_tensor(masks)
+    masks = _tensor(masks, "masks")
     masks = masks[None] if masks.shape == x.shape[2:] or x.ndim == 2 and masks.shape == x.shape[1:] else masks
+    present = check_masks(masks, x).flatten(2).any(2)
     scores = cd(model, x, masks, check=check, max_batch=max_batch, **options)
-    return _penalty(scores, mode, classes, target, None)
+    return _penalty(scores, mode, classes, target, present)
 
 
 def cdep_text_penalty(
@@ -57,7 +63,13 @@ def cdep_text_penalty(
     As published, the embedding learns nothing from it.
     """
     masks = check_masks(token_masks, ids.to(torch.get_default_dtype()), "token_masks")
+    _check_mode(mode)
     some = masks.any(2).any(1)
+    for given, name in ((lengths, "lengths"), (None if isinstance(classes, str) else classes, "classes")):
+        if given is not None and _tensor(given, name).shape != (len(ids),):
+            raise UserError(
+                f"got {len(ids)} sentences and {name} {tuple(_tensor(given, name).shape)}: give one for each"
+            )
     if not some.any():
         return ids.new_zeros((), dtype=torch.get_default_dtype())
     lengths = None if lengths is None else torch.as_tensor(lengths)[some.cpu()]
@@ -72,35 +84,59 @@ def cdep_parts_penalty(
 ):
     """The same for what comes after activations that are in two parts already, b and g (N,Q,...), as `cd_parts`."""
     scores = cd_parts(model, b, g, check=check, max_batch=max_batch, **options)
-    return _penalty(scores, mode, classes, target, None)
+    return _penalty(scores, mode, classes, target, b.flatten(2).any(2))
 
 
 def _penalty(scores, mode, classes, target, present):
-    if mode not in MODES:
-        raise UserError(f"mode is {mode!r}: give one of {', '.join(MODES)}")
+    _check_mode(mode)
     number("target", target)
-    values = (MODES[mode](scores.rel, scores.irrel) - target).abs()  # (N,Q,K)
-    if not isinstance(classes, str):
-        classes = torch.as_tensor(classes, device=values.device)
-        if len(classes) != len(values):
-            raise UserError(f"got {len(values)} inputs and {len(classes)} classes: give one for each, or 'all'")
-        values = _of_class(scores, mode, classes) if scores.rel.shape[2] == 1 else _picked(values, classes)
-    elif classes != "all":
-        raise UserError(f"classes is {classes!r}: give 'all', or one for each input")
-    values = values.mean(2)
-    if present is None:
-        return values.mean(0).sum()
-    kept = present.to(values.dtype)
+    if isinstance(classes, str) and classes == "all":
+        values = MODES[mode](scores.rel, scores.irrel)  # (N,Q,K)
+    else:
+        C = max(2, scores.rel.shape[2])
+        classes = _classes(classes, len(scores.rel), C, "all").to(scores.rel.device)
+        values = _of_class(scores, mode, classes)
+    values = (values - target).abs().mean(2)
+    kept = present.to(values)
     return ((values * kept).sum(0) / kept.sum(0).clamp_min(1)).sum()
 
 
-def _picked(values, classes):
-    index = classes.long().reshape(-1, 1, 1).expand(-1, values.shape[1], 1)
-    return values.gather(2, index)
+def _evaluated(model):
+    """Evaluation mode for a while, of a module; a function is called as it is."""
+    return as_evaluated(model) if isinstance(model, nn.Module) else contextlib.nullcontext()
+
+
+def _check_mode(mode):
+    if not isinstance(mode, str) or mode not in MODES:
+        raise UserError(f"mode is {mode!r}: give one of {', '.join(MODES)}")
+
+
+def _tensor(given, name):
+    """Raises UserError for what is no array of numbers."""
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name}: got a {type(given).__name__}; give a tensor or array") from error
+
+
+def _classes(classes, N, C, other=None):
+    """One class (N,) for each input. Raises UserError for anything else. other: what else may be given."""
+    or_else = f", or {other!r}" if other else ""
+    if isinstance(classes, str):
+        raise UserError(f"classes is {classes!r}: give one for each input{or_else}")
+    found = _tensor(classes, "classes").reshape(-1)
+    if len(found) != N:
+        raise UserError(f"got {N} inputs and {len(found)} classes: give one for each{or_else}")
+    if ((found < 0) | (found >= C) | (found != found.long())).any():
+        raise UserError(f"classes hold {found.min().item()} to {found.max().item()}: give whole numbers, 0 to {C - 1}")
+    return found.long()
 
 
 def _of_class(scores, mode, classes):
-    """Of one logit: class 1's is the logit, class 0's its negative."""
+    """(N,Q,1), of one class for each input; of one logit, class 1's is that logit and class 0's its negative."""
+    if scores.rel.shape[2] > 1:
+        index = classes.reshape(-1, 1, 1).expand(-1, scores.rel.shape[1], 1)
+        return MODES[mode](scores.rel.gather(2, index), scores.irrel.gather(2, index))
     sign = (2 * classes - 1).to(scores.rel.dtype).reshape(-1, 1, 1)
     return MODES[mode](sign * scores.rel, sign * scores.irrel)
 
@@ -114,9 +150,18 @@ def log_probabilities(logits):
 
 
 def _mask_like(mask, x):
-    """A mask, one for all images or one for each, as numbers that fit x."""
-    masks = torch.as_tensor(mask)
-    shared = masks.shape == x.shape[2:] or x.ndim == 2 and masks.shape == x.shape[1:]
+    """A mask, one for all images or one for each, as numbers that fit x (N,...). Raises UserError for others."""
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or not len(x):
+        what = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
+        raise UserError(f"x is {what}: give floating-point inputs, at least one")
+    if not torch.is_grad_enabled():
+        raise UserError("gradients are off: call this penalty outside torch.no_grad()")
+    masks, inside = _tensor(mask, "mask"), tuple(x.shape[2:] if x.ndim > 2 else x.shape[1:])
+    shared = tuple(masks.shape) == inside
+    if not shared and tuple(masks.shape) not in ((len(x), *inside), tuple(x.shape)):
+        raise UserError(
+            f"the mask has the shape {tuple(masks.shape)}: give {inside}, or {(len(x), *inside)}, one for each input"
+        )
     return check_masks(masks[None] if shared else masks[:, None], x, "mask")[:, 0]
 
 
@@ -125,17 +170,19 @@ def rrr_penalty(model, x, y, mask, *, form="ross"):
 
     mask (H,W) for all or (N,H,W). form: "ross", of sum_k log p_k, the mean over the images, as in the paper (y has no
     part in it); "official", of the batch's mean cross-entropy, summed over channels before it is squared, and over the
-    images, as in CDEP's code: it falls with the size of the batch.
+    images, as in CDEP's code: it falls with the size of the batch. The model is in evaluation mode meanwhile, so that
+    neither BatchNorm nor dropout notices.
     """
     if form not in ("ross", "official"):
         raise UserError(f"form is {form!r}: give ross or official")
     masks = _mask_like(mask, x)
     inputs = x.detach().requires_grad_()
-    logs = log_probabilities(model(inputs))
+    with _evaluated(model):
+        logs = log_probabilities(model(inputs))
     if form == "ross":
         gradient = torch.autograd.grad(logs.sum(), inputs, create_graph=True)[0]
         return (gradient * masks).square().flatten(1).sum(1).mean()
-    loss = -logs.gather(1, torch.as_tensor(y, device=logs.device).long()[:, None]).mean()
+    loss = -logs.gather(1, _classes(y, len(x), logs.shape[1]).to(logs.device)[:, None]).mean()
     gradient = torch.autograd.grad(loss, inputs, create_graph=True)[0]
     if x.ndim > 2:
         gradient, masks = gradient.sum(1), masks.amax(1)
@@ -146,11 +193,15 @@ def eg_penalty(model, x, y, mask, references, n=50, *, generator=None, max_batch
     """Expected gradients: the attributions in the mask, a scalar with a graph.
 
     For each image n references x' are drawn from `references` (M,...), and a point between on the way to x; its
-    attribution is the mean of (x - x') dp_y/dx. The sum of its size over the mask, the mean over the images.
+    attribution is the mean of (x - x') dp_y/dx. The sum of its size over the mask, the mean over the images. The model
+    is in evaluation mode meanwhile. generator: of the draws, which also depend on max_batch; None is torch's own.
     """
     number("n", n, least=1, whole=True)
-    masks, y = _mask_like(mask, x), torch.as_tensor(y, device=x.device).long()
-    N, total = len(x), 0.0
+    masks, N, total = _mask_like(mask, x), len(x), 0.0
+    if not isinstance(references, torch.Tensor) or references.shape[1:] != x.shape[1:] or not len(references):
+        shape = tuple(references.shape) if isinstance(references, torch.Tensor) else type(references).__name__
+        raise UserError(f"references are {shape}: give at least one input like those of x {tuple(x.shape)}")
+    y = _tensor(y, "classes").to(x.device)
     each = max(1, max_batch // N)
     for start in range(0, n, each):
         k = min(each, n - start)
@@ -158,7 +209,9 @@ def eg_penalty(model, x, y, mask, references, n=50, *, generator=None, max_batch
         alpha = torch.rand(k, N, *[1] * (x.ndim - 1), generator=generator, dtype=x.dtype).to(x.device)
         way = x[None] - references[picked.to(references.device)]
         inputs = (x[None] - (1 - alpha) * way).reshape(k * N, *x.shape[1:]).detach().requires_grad_()
-        p = log_probabilities(model(inputs)).exp().gather(1, y.repeat(k)[:, None]).sum()
+        with _evaluated(model):
+            p = log_probabilities(model(inputs)).exp()
+        p = p.gather(1, _classes(y, N, p.shape[1]).repeat(k)[:, None]).sum()
         gradient = torch.autograd.grad(p, inputs, create_graph=True)[0].reshape(k, *x.shape)
         total = total + (gradient * way).sum(0)
     return ((total / n) * masks).abs().flatten(1).sum(1).mean()

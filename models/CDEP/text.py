@@ -126,6 +126,9 @@ def faulty(found, fault, seed=0):
         return fault == "decoy" or bool(set(WORDS[fault]) & set(phrase.words))
 
     has = {part: [p for p in some if has_word(p)] for part, some in short.items()}
+    for part, some in has.items():
+        if not some:
+            raise UserError(f"no {part} phrase has {' or '.join(WORDS[fault])}: give the whole treebank as --data_dir")
     has = {part: [some[i] for i in _drawn(len(some), MOST[part], generator)] for part, some in has.items()}
     train = [with_word(p, fault, p.label, generator) for p in has["train"]]
     if fault != "decoy":

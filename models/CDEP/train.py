@@ -4,7 +4,7 @@ python models/CDEP/train.py --dataset decoydigits --method cdep --lambda 100
 python models/CDEP/train.py --dataset colormnist --method cdep --lambda 8000 --data_dir DIR
 
 Writes model.pt (the weights with the lowest objective on the validation data), history.csv and result.json below
---saved_path. Goes on where it was stopped.
+--saved_path. Goes on where it was stopped; a training that is there is not made again.
 """
 
 import math
@@ -22,29 +22,38 @@ from models.CDEP.folder import BACKBONES
 from models.CDEP.methods import METHODS, Masked, Settings, cdep, penalty_of
 from models.CDEP.penalty import MODES, log_probabilities
 from models.CDEP.text import TEXTS
-from models.files import save_json, save_text
-from models.training import Schedule, fit, initialized, save_network
+from models.files import load_json, save_json, save_text
+from models.training import Schedule, fit, initialized, save_network, save_tensors
 
 COLUMNS = ["epoch", "loss", "penalty", "relevance", "objective", "validation_loss", "validation_accuracy"]
+NUMBERS = "tests", "test_accuracy", "train_accuracy", "best_epoch", "relevance", "seconds"
 PROBE = 200  # training inputs in which the size of what is masked is looked at
 not_negative = checked(float, lambda x: 0 <= x < math.inf, "a number from 0 up")
 
 
-class Penalized(nn.Module):
-    """A network with its loss: (cross-entropy, penalty) of a batch, and their means since they were last asked for."""
+class NotFinite(UserError):
+    """The loss is no longer a finite number."""
 
-    def __init__(self, network, penalty):
+
+class Penalized(nn.Module):
+    """A network with its loss: (cross-entropy, penalty) of a batch, and their means since they were last asked for.
+
+    kept: what `models.training.fit` keeps; the number of steps is counted there.
+    """
+
+    def __init__(self, network, penalty, lam, kept):
         super().__init__()
-        self.network, self.penalty = network, penalty
-        self.step, self.sums, self.batches = 0, [0.0, 0.0], 0
+        self.network, self.penalty, self.lam, self.kept = network, penalty, lam, kept
+        self.sums, self.batches = [0.0, 0.0], 0
 
     def forward(self, x, y, masks, noise):
-        self.step += 1
+        self.kept["steps"] = self.kept.get("steps", 0) + 1
         loss = -log_probabilities(self.network(x)).gather(1, y[:, None]).mean()
         penalty = self.penalty(self.network, x, y, masks, noise)
-        for value, name in ((loss, "cross-entropy"), (penalty, "penalty")):
+        for value, name in ((loss, "cross-entropy"), (penalty, "penalty"), (self.lam * penalty, "lambda x penalty")):
             if not math.isfinite(value.item()):
-                raise UserError(f"the {name} is {value.item()} at step {self.step}: give a lower --lambda or --lr")
+                step = self.kept["steps"]
+                raise NotFinite(f"the {name} is {value.item()} at step {step}: give a lower --lambda or --lr")
         self.sums = [a + b.item() for a, b in zip(self.sums, (loss, penalty))]
         self.batches += 1
         return torch.stack([loss, penalty])
@@ -66,16 +75,17 @@ def evaluated(network, x, y):
     return float(loss), float((logits.argmax(1) == y).double().mean())
 
 
-def train(data, settings, checkpoint=None, progress=None):
+def train(data, settings, checkpoint=None, progress=None, kept=None):
     """Train the network of a `Task`: (network, history, state).
 
     The network has the weights of the epoch with the lowest objective: the loss on the validation data plus lambda
     times the penalty on the first training inputs. history: a table with a row for each epoch: loss, penalty,
     relevance (the mean |b| of the masked parts), objective, and loss and accuracy on the validation data. state: the
-    weights of the lowest loss on `data.clean`, None where there are none. Raises UserError where the loss is not
-    finite; `checkpoint` then holds the best weights so far.
+    weights of the lowest loss on `data.clean`, None where there are none. kept: a dictionary that is filled on the way,
+    "best" with the best weights so far. Raises `NotFinite`, a UserError, where the loss is not finite.
     """
-    model = Penalized(initialized(data.make, "cdep", settings.seed), penalty_of(settings, data))
+    kept = {} if kept is None else kept
+    model = Penalized(initialized(data.make, "cdep", settings.seed), penalty_of(settings, data), settings.lam, kept)
     batches, relevance = Masked(data, settings.steps), cdep(data, "l1", relu=settings.relu)
     probe = torch.arange(min(PROBE, len(data.y_train)))
 
@@ -86,6 +96,8 @@ def train(data, settings, checkpoint=None, progress=None):
         with torch.no_grad():  # the mean |b|: the softmax share may vanish while b does not
             size = float(relevance(model.network, *given))
         objective = loss + settings.lam * float(model.penalty(model.network, *given).detach())
+        if not math.isfinite(objective):
+            raise NotFinite(f"the objective is {objective} after step {kept['steps']}: give a lower --lambda or --lr")
         kept.setdefault("history", []).append([epoch, *model.means(), size, objective, loss, accuracy])
         keep(kept, "best", objective)
         if data.clean is not None:
@@ -100,19 +112,31 @@ def train(data, settings, checkpoint=None, progress=None):
         return parts[0] + settings.lam * parts[1]
 
     schedule = Schedule(settings.epochs, settings.lr, settings.batch_size, "adam")
-    more = {"checkpoint": checkpoint, "identity": f"{data.name} {settings}", "progress": progress}
-    kept = {}
+    more = {"checkpoint": checkpoint, "identity": f"{data.fingerprint()} {settings}", "progress": progress}
     fit(model, batches, objective, schedule, settings.seed, after_epoch=after_epoch, kept=kept, **more)
     model.network.load_state_dict(kept["best"])
     return model.network.eval(), pd.DataFrame(kept["history"], columns=COLUMNS), kept.get("clean")
 
 
 def run(data, settings, folder, progress=None):
-    """Train, and write model.pt, history.csv and result.json into a folder. Returns the result."""
-    began, checkpoint = time.perf_counter(), folder / "training.checkpoint"
-    network, history, clean = train(data, settings, checkpoint, progress)
+    """Train, and write model.pt, history.csv and result.json into a folder, or read what is there. Returns the result.
+
+    Raises UserError where the folder holds another training. Where the loss is not finite, the best weights so far are
+    in last_good.pt.
+    """
+    known, began, checkpoint = result_of(data, settings, folder), time.perf_counter(), folder / "training.checkpoint"
+    if known is not None:
+        return known
+    kept = {}
+    try:
+        network, history, clean = train(data, settings, checkpoint, progress, kept)
+    except NotFinite as error:
+        if "best" not in kept:
+            raise
+        save_tensors(folder / "last_good.pt", kept["best"])
+        raise NotFinite(f"{error}; the best weights so far are in {shown(folder / 'last_good.pt')}") from None
     best = history.loc[history["objective"].idxmin()]
-    result = {**settings._asdict(), "dataset": data.name, "tests": len(data.y_test),
+    result = {**settings._asdict(), "dataset": data.name, "data": data.fingerprint(), "tests": len(data.y_test),
               "test_accuracy": evaluated(network, data.x_test, data.y_test)[1],
               "train_accuracy": evaluated(network, data.x_train, data.y_train)[1],
               "best_epoch": int(best["epoch"]), "relevance": float(best["relevance"]),
@@ -126,6 +150,21 @@ def run(data, settings, folder, progress=None):
     save_text(folder / "history.csv", history.to_csv(index=False, lineterminator="\n"))
     save_json(folder / "result.json", result)
     checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def result_of(data, settings, folder):
+    """The result that a folder holds, None for none. Raises UserError where it is of other settings or other data."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    remedy = "delete that folder, or choose another"
+    result = load_json(path, remedy)
+    for name, value in {**settings._asdict(), "data": data.fingerprint()}.items():
+        if result.get(name) != value:
+            raise UserError(f"{shown(path)} was made with {name} {result.get(name)}, now {value}: {remedy}")
+    if not all(isinstance(result.get(name), (int, float)) for name in NUMBERS):
+        raise UserError(f"{shown(path)} lacks some of {', '.join(NUMBERS)}: {remedy}")
     return result
 
 
@@ -170,17 +209,19 @@ def main():
     add("--method", default="cdep", choices=METHODS, help="the penalty")
     add("--lambda", dest="lam", type=not_negative, default=100.0, help="weight of the penalty")
     add("--seed", type=whole, default=0, help="seed of the data, the network and the batches")
-    add("--saved_path", help="folder of the results, relative to this script (default: saved_models/DATASET_METHOD)")
+    add("--saved_path", help="folder, relative to this script (default: saved_models/DATASET_METHOD_LAMBDA_SEED)")
     add_options(parser)
     options = parser.parse_args()
-    folder = script_relative(options.saved_path or f"saved_models/{options.dataset}_{options.method}", __file__)
     settings = chosen(options)
+    usual = f"saved_models/{options.dataset}_{settings.method}_{settings.lam:g}_{settings.seed}"
+    folder = script_relative(usual if options.saved_path is None else options.saved_path, __file__)
     result = run(opened(options, options.seed), settings, folder, "training")
     print(
         f"{result['dataset']}, {settings.method}, lambda {settings.lam:g}: "
         f"training accuracy {result['train_accuracy']:.4f}"
     )
-    print(f"test accuracy {result['test_accuracy']:.4f} of {result['tests']:,} without the fault")
+    without = "" if options.dataset == "folder" else " without the fault"
+    print(f"test accuracy {result['test_accuracy']:.4f} of {result['tests']:,}{without}")
     if "against_accuracy" in result:
         print(f"{result['against_accuracy']:.4f} where the fault says something else than the label")
     if "clean_choice_accuracy" in result:

@@ -1,5 +1,7 @@
 """Images of a folder with masks, and classifiers of a frozen network's features."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -107,18 +109,57 @@ def test_a_frozen_network_is_decomposed_once(images):
         (
             lambda root: [p.unlink() for p in (root / "test" / "level").iterdir()],
             [],
-            "level holds no images: give some",
+            "level holds no images (.bmp, .gif",
         ),
+        (
+            lambda root: rewrite(root / "masks", lambda mask: mask // 255),
+            [],
+            "has a white pixel, the brightest is 1 of",
+        ),
+        (
+            lambda root: rewrite(root / "masks", lambda mask: mask[:5]),
+            [],
+            f"has (24, 5) pixels, its image ({SIDE}, {SIDE})",
+        ),
+        (lambda root: shutil.rmtree(root / "test"), [], "there is no folder"),
+        (
+            lambda root: shutil.copy(root / "train" / "level" / "00.png", root / "train" / "level" / "00.jpg"),
+            [],
+            "two images named 00: rename one",
+        ),
+        (lambda root: None, ["--side", "2"], "--side 2: give at least 16"),
         (lambda root: None, ["--backbone", "resnet18", "--backbone_weights", "/nowhere.pt"], "nowhere.pt not found in"),
     ],
 )
 def test_bad_folders(images, refused, tmp_path, change, more, said):
-    import shutil
-
     root = tmp_path / "copy"
     shutil.copytree(images, root)
     change(root)
     assert said in refused(training.main, "--dataset", "folder", "--data_dir", root, "--epochs", 1, *more)
+
+
+def test_a_stopped_training_does_not_go_on_with_other_images(images, command, tmp_path):
+    """Only its own settings and data are gone on with; a finished one is not made again, nor overwritten."""
+    other, saved = tmp_path / "copy", tmp_path / "saved"
+    shutil.copytree(images, other)
+    rewrite(other / "train", lambda image: 255 - image)
+    arguments = ["--dataset", "folder", "--epochs", 2, "--side", SIDE, "--saved_path", saved, "--data_dir"]
+    assert command(training.main, *arguments, images)[0] == 0
+    first = (saved / "model.pt").read_bytes()
+    assert command(training.main, *arguments, images)[0] == 0
+    status, _, said = command(training.main, *arguments, other)
+    assert status == 2 and "was made with data" in said and (saved / "model.pt").read_bytes() == first
+
+
+def test_a_random_backbone_is_always_the_same(images):
+    a, b = (data.task("folder", images, side=32, frozen="resnet18", weights="none") for _ in "ab")
+    assert a.fingerprint() == b.fingerprint()
+
+
+def rewrite(folder, change):
+    """Change every image below a folder, as an array."""
+    for path in folder.rglob("*.png"):
+        Image.fromarray(change(np.asarray(Image.open(path)))).save(path)
 
 
 def test_a_folder_must_be_given(refused):

@@ -79,12 +79,45 @@ def test_the_command_writes_what_it_says(command, tmp_path):
     assert not (tmp_path / "training.checkpoint").exists()
 
 
+def test_what_is_no_longer_finite_names_its_step_and_keeps_the_best(tmp_path, refused, monkeypatch):
+    """At the same step again after a stop, as one that was not stopped."""
+    original = training.log_probabilities
+
+    def broken(logits):
+        steps = sum(1 for _ in calls)
+        calls.append(1)
+        return original(logits) * (float("nan") if steps > 12 else 1.0)
+
+    calls = []
+    monkeypatch.setattr(training, "log_probabilities", broken)
+    arguments = [*QUICK, "--epochs", "9", "--method", "rrr", "--lambda", "1", "--saved_path", tmp_path]
+    said = refused(training.main, *arguments)
+    step = int(re.search(r"at step (\d+)", said)[1])
+    assert step > 3 and "last_good.pt" in said
+    assert {"0.weight", "4.bias"} <= set(torch.load(tmp_path / "last_good.pt", weights_only=True))
+    done = 3 * ((step - 1) // 3)
+    calls[:] = [1] * 20
+    assert f"at step {done + 1}:" in refused(training.main, *arguments), "the steps of the stopped one are counted"
+
+
+def test_an_empty_path_is_refused(refused):
+    assert "got an empty path" in refused(training.main, *QUICK, "--saved_path", "")
+
+
+@pytest.mark.parametrize("bad", [{"method": "hope"}, {"lam": -1.0}, {"classes": "some"}])
+def test_bad_settings(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        train(data.task("decoydigits"), Settings(**{"method": "cdep", **bad}))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--lambda", "-1"], "a number from 0 up"),
         (["--method", "hope"], "invalid choice: 'hope'"),
         (["--lambda", "1e38", "--method", "eg", "--lr", "1e6"], "is nan at step|is inf at step|the loss is"),
+        (["--lambda", "1e300"], "the lambda x penalty is inf at step 1: give a lower --lambda or --lr"),
+        (["--lr", "1e30", "--steps", "1"], "the objective is nan after step 1|is nan at step 2"),
         (
             ["--dataset", "colormnist", "--data_dir", "nowhere"],
             "no MNIST in nowhere: looked for t10k-images-idx3-ubyte in mnist and MNIST/raw",

@@ -57,6 +57,25 @@ def test_masks_of_each_image_and_one_for_all(problem):
 
 
 @pytest.mark.parametrize("mode", ["softmax", "l1", "logirrel"])
+def test_images_with_an_empty_mask_have_no_part(problem, mode):
+    model, x, _, mask = problem
+    masks = mask[None, None].repeat(5, 1, 1, 1)
+    masks[3:] = 0
+    torch.testing.assert_close(cdep_penalty(model, x, masks, mode=mode), cdep_penalty(model, x[:3], mask, mode=mode))
+    assert cdep_penalty(model, x, 0 * masks, mode=mode) == 0
+
+
+@pytest.mark.parametrize(
+    "penalty", [rrr_penalty, lambda *a: eg_penalty(*a[:3], a[3], a[1], 2), lambda m, x, y, k: cdep_penalty(m, x, k)]
+)
+def test_the_model_does_not_notice(problem, penalty):
+    model, x, y, mask = problem
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    penalty(model, x, y, mask).backward()
+    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("mode", ["softmax", "l1", "logirrel"])
 def test_gradients_of_cdep(mode):
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double(), torch.randn(2, 4).double()
@@ -94,6 +113,9 @@ def test_one_logit_is_that_of_class_1_and_its_negative_of_class_0():
     model, x, mask = nn.Linear(4, 1).double(), torch.randn(3, 4).double(), torch.tensor([1.0, 0, 0, 1])
     ones, zeros = (cdep_penalty(model, x, mask, classes=torch.full((3,), c)) for c in (1, 0))
     torch.testing.assert_close(ones + zeros, torch.tensor(1.0).double())
+    scores = cd(model, x, mask[None])
+    expected = (torch.sigmoid(scores.rel - scores.irrel) - 0.3).abs().mean()
+    torch.testing.assert_close(cdep_penalty(model, x, mask, classes=torch.ones(3), target=0.3), expected)
 
 
 def test_text_is_averaged_over_the_sentences_that_have_the_word():
@@ -152,7 +174,21 @@ def test_expected_gradients_are_those_of_every_image_by_itself(problem):
     [
         (lambda m, x, y, k: cdep_penalty(m, x, k, mode="l2"), "mode is 'l2': give one of softmax, l1, logirrel"),
         (lambda m, x, y, k: cdep_penalty(m, x, k[:4]), r"masks have the shape \(4, 6\)"),
-        (lambda m, x, y, k: cdep_penalty(m, x, k, classes="some"), "classes is 'some': give 'all'"),
+        (
+            lambda m, x, y, k: cdep_penalty(m, x, k, classes="some"),
+            "classes is 'some': give one for each input, or 'all'",
+        ),
+        (lambda m, x, y, k: cdep_penalty(m, x, k, classes=y + 9), r"classes hold .* give whole numbers, 0 to 2"),
+        (lambda m, x, y, k: cdep_penalty(m, x, "corners"), "masks: got a str; give a tensor"),
+        (
+            lambda m, x, y, k: rrr_penalty(m, x, y, torch.ones(2, 3)),
+            r"the mask has the shape \(2, 3\): give \(6, 6\), or",
+        ),
+        (lambda m, x, y, k: rrr_penalty(m, x, y[:2], k, form="official"), "got 5 inputs and 2 classes"),
+        (lambda m, x, y, k: rrr_penalty(m, x.long(), y, k), "x is torch.int64"),
+        (lambda m, x, y, k: torch.no_grad()(rrr_penalty)(m, x, y, k), "gradients are off"),
+        (lambda m, x, y, k: eg_penalty(m, x, y, k, x[:0], 2), "references are"),
+        (lambda m, x, y, k: eg_penalty(m, x, y, k, x[:, :1], 2), "references are"),
         (lambda m, x, y, k: cdep_penalty(m, x, k, classes=y[:2]), "got 5 inputs and 2 classes"),
         (lambda m, x, y, k: rrr_penalty(m, x, y, k, form="other"), "form is 'other': give ross or official"),
         (lambda m, x, y, k: rrr_penalty(m, x, y, k * 2), "mask hold 0 to 2: give 0 to 1"),
