@@ -4,6 +4,8 @@ Each refit has a seed of its own and is kept as soon as it is done; one at work 
 a checkpoint, where its training writes them.
 """
 
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Lock
 
@@ -59,6 +61,11 @@ def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeat
         try:
             for future in as_completed([pool.submit(work, *task) for task in tasks]):
                 future.result()
+        except KeyboardInterrupt:
+            bar.close()
+            print("interrupted; the refits at work go on from their last epoch next time", file=sys.stderr, flush=True)
+            with recording:
+                os._exit(130)  # waiting for them would take minutes; every file is whole at any moment
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from config import (
@@ -30,8 +31,10 @@ from config import (
     shown,
     whole,
 )
+from dataset_debugging import results
 from dataset_debugging.accuracies import record_accuracies
 from dataset_debugging.calculate_orders import RANDOM, flipped_points, fraction_identified, order_by_suspicion
+from dataset_debugging.results import FOLDERS
 from dataset_debugging.runs import FRESH, REMAKE, RunDir
 from explainer.methods import METHODS
 from explainer.weights import calculate, load_weights, save_weights, weights_path
@@ -97,8 +100,10 @@ def _parse(experiment, script):
     add = options.add_argument
     add("--num_of_run", type=at_least_one, default=10, help="number of runs")
     add("--flip_portion", type=portion, default=experiment.flip_portion, help="share of the labels that are flipped")
-    folder = f"../models/{experiment.model}/saved_models/experiment_dataset_debugging"
-    add("--path", default=folder, help="folder of the runs, relative to this script")
+    add(
+        "--path",
+        help=f"folder of the runs, relative to this script (default: {_usual(experiment)}, of other data _NAME)",
+    )
     add("--lr", type=positive, default=1e-5, help="RPS-LJE's step to the anchor")
     add("--lmbd", type=positive, default=0.003, help="RPS-l2's penalty")
     add("--epoch", type=at_least_one, default=3000, help="RPS-l2's fine-tuning steps, at most")
@@ -118,15 +123,26 @@ def _parse(experiment, script):
     experiment.add_options(options)
     options = options.parse_args()
     options.methods = [method for method in known if method in options.methods]
-    path = script_relative(options.path, script)
+    return options, script
+
+
+def _usual(experiment):
+    return f"../models/{experiment.model}/saved_models/experiment_dataset_debugging"
+
+
+def _folder(experiment, options, task, script):
+    """Where the runs lie: --path, or a folder that tells data of one's own from the published ones."""
+    usual = _usual(experiment) + ("" if task.name in FOLDERS else f"_{task.name.partition('_')[2]}")
+    path = script_relative(usual if options.path is None else options.path, script)
     if options.seed is not None:  # the published commands give both experiments one --path
         path = path.with_name(f"{path.name}_fixed_random_split")
-    return options, path
+    return path
 
 
-def _run_all(experiment, options, path):
+def _run_all(experiment, options, script):
     options.device = device(options.device)
     task = experiment.open(options)
+    path = _folder(experiment, options, task, script)
     if options.flip_portion and not int(task.n * options.flip_portion):
         raise UserError(f"--flip_portion {options.flip_portion} of {task.n} labels is none: give 0, or a larger one")
     arguments = {name: getattr(options, name) for name in ("flip_portion", "lr", "lmbd", "epoch", "seed")}
@@ -147,7 +163,7 @@ def _run_all(experiment, options, path):
         warnings.warn(f"{warned[0][0]} (the first of {len(warned)}, in each run.json)", stacklevel=1)
     print(f"{experiment.model}: {len(run_dirs)} runs done until {options.until}, in {shown(path)}")
     if STAGES.index(options.until) >= STAGES.index("orders"):
-        from dataset_debugging import figures, results  # here, because matplotlib is slow to import
+        from dataset_debugging import figures  # here, because matplotlib is slow to import
 
         name = task.name if options.seed is None else f"{task.name}_fixed_random_split"
         found = results.load_runs(name, path, len(run_dirs))
@@ -175,7 +191,8 @@ class _Run:
 
     def work(self):
         if not self.run_dir.done.exists():
-            self.run_dir.note(seeds=self.seeds, n=self.task.n, device=str(self.options.device))
+            where = {"device": str(self.options.device), "threads": torch.get_num_threads(), "jobs": self.options.jobs}
+            self.run_dir.note(seeds=self.seeds, n=self.task.n, **where)
         for stage in STAGES[: STAGES.index(self.options.until) + 1]:
             start = time.perf_counter()
             did = getattr(self, f"_{stage}")()

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from config import PROJECT_ROOT, ArgumentParser, UserError, run_command, script_relative, shown
 from dataset_debugging import figures
 from dataset_debugging.calculate_orders import CHECKPOINTS, fraction_identified, order_by_suspicion
-from dataset_debugging.results import ACCURACY, FOLDERS, IDENTIFIED, LABELS, RESULTS, published
+from dataset_debugging.results import ACCURACY, FOLDERS, IDENTIFIED, LABELS, RESULTS, check_data, published
 from dataset_debugging.runs import FRESH, REMAKE, RunDir
 from explainer.methods import METHODS
 from explainer.rps_l2 import ConvergenceWarning
@@ -31,6 +31,7 @@ from models.outputs import SavedOutputs, outputs_path
 
 KEPT_EPOCHS = (1, 2, 3, 5, 10, 20, 30)
 CHECKED = 0.2
+RUN_AGAIN = "run its experiment again, with --overwrite"
 NAME, FIT = "cnn_memorization", "cnn_fit"
 COLUMNS = ["epoch", "memorized", "test_accuracy", "loss_ratio", *METHODS]
 FITS = {"loss_ratio": "loss of the flips / loss of the others", "test_accuracy": "test accuracy"}
@@ -50,10 +51,16 @@ def of_run(run_dir):
     """
     path = run_dir.path / "memorization.csv"
     if path.exists():
-        known = pd.read_csv(path)
+        try:
+            known = pd.read_csv(path)
+        except ValueError:  # damaged, it is made again
+            known = pd.DataFrame()
         if set(COLUMNS) <= set(known.columns):
             return known
-    arguments = load_json(run_dir.json, FRESH)["arguments"]
+    arguments = load_json(run_dir.json, FRESH).get("arguments")
+    wanted = {"flip_portion"}.union(*(method.settings for method in METHODS.values()))
+    if not isinstance(arguments, dict) or not wanted <= set(arguments):
+        raise UserError(f"{shown(run_dir.json)} does not say {', '.join(sorted(wanted))}: {RUN_AGAIN}")
     flips = load_npy(run_dir.flips, REMAKE)
     flipped = flips[: int(len(flips) * arguments["flip_portion"])]
     rows = []
@@ -235,6 +242,8 @@ def main():
         curves = accuracy = None
     else:
         folder, target, figs = PROJECT_ROOT / FOLDERS["cnn"], PROJECT_ROOT / RESULTS, figures.FIGS
+        for path in folder.glob("*/run.json"):
+            check_data("cnn", load_json(path, FRESH).get("arguments") or {}, folder)
         curves, accuracy = published_shares(), published_accuracy()
     table = collect(folder)
     save_text(target / f"{NAME}.csv", table.to_csv(index=False, lineterminator="\n"))

@@ -4,6 +4,7 @@ Columns: experiment, run, quantity, method (its label), fraction_checked, value.
 such tables too, `results/<experiment>.csv`, with their scale in `results/<experiment>.json`.
 """
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,14 @@ FOLDERS = {
 }
 
 
+# What the runs of a published experiment must be of, by the argument in run.json that says it.
+DATA = {"cnn": ("images", "cifar automobile / horse"), "rnn": ("reviews", "imdb")}
+
+
+class OtherData(UserError):
+    """The runs in the folder of a published experiment are of other data than those."""
+
+
 class NoRuns(UserError):
     """An experiment has not been run, and there are no committed results of it."""
 
@@ -58,7 +67,10 @@ def load(experiment):
     """The runs of an experiment that lie in this project's folders, else the committed results, else an error."""
     folder = PROJECT_ROOT / FOLDERS[experiment]
     if any(folder.glob("*/run.json")):
-        return load_runs(experiment, folder)
+        try:
+            return load_runs(experiment, folder)
+        except OtherData as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
     path = committed(f"{experiment}.csv")
     if path is None:
         raise NoRuns(f"there are no runs of {experiment} in {shown(folder)}: run its experiment first")
@@ -91,6 +103,8 @@ def load_runs(experiment, folder, number=None):
                 raise UserError(f"{shown(path)} has no {', '.join(missing)}: {FRESH}")
             scales.append({**noted["arguments"], "n": noted["n"]})
             made = {name: noted[name] for name in ("device", "python", "packages")}
+    for scale in scales:
+        check_data(experiment, scale, folder)
     if not rows:
         raise UserError(f"no run in {shown(folder)} has come as far as its orders: run the experiment again to go on")
     names = dict.fromkeys(name for scale in scales for name in scale)
@@ -99,6 +113,15 @@ def load_runs(experiment, folder, number=None):
         raise UserError(f"the runs in {shown(folder)} differ in {', '.join(differing)}: {FRESH}")
     columns = ["experiment", "run", "quantity", "method", "fraction_checked", "value"]
     return Results(pd.DataFrame(rows, columns=columns), {**scales[0], **made}, shown(folder))
+
+
+def check_data(experiment, arguments, folder):
+    """Raise OtherData where runs with these arguments are not of what a published experiment is of."""
+    name, wanted = DATA.get(experiment.partition("_")[0], (None, None))
+    if experiment in FOLDERS and arguments.get(name, wanted) != wanted:
+        raise OtherData(
+            f"the runs in {shown(folder)} are of {arguments[name]}, those of {experiment} of {wanted}: move that folder"
+        )
 
 
 def _values(run_dir, method):

@@ -95,7 +95,7 @@ def opened(options):
         return Texts(folder, options.data_dir)
     if options.text is not None:
         raise UserError("--text is for --model RNN: give --test_point")
-    return Images(folder, options.dataset, options.data_dir)
+    return Images(folder, options.dataset, options.data_dir, options.classes)
 
 
 def main():
@@ -107,6 +107,7 @@ def main():
     what.add_argument("--text", help="a text of your own, in quotes (RNN)")
     add("--saved_path", help="run folder, relative to this script (default: the model's base run)")
     add("--dataset", default="cifar", choices=["cifar", "digits"], help="the images of the CNN")
+    add("--classes", nargs=2, metavar=("ZERO", "ONE"), help="the two classes of images, as train.py takes them")
     add("--data_dir", help="folder of the images or reviews, as train.py takes it")
     add("--lr", type=positive, default=0.01, help="the step of RPS-LJE's weights")
     most = number(int, lambda k: 1 <= k <= MOST, f"a whole number from 1 to {MOST}")

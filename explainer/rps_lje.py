@@ -5,9 +5,10 @@ See `explainer.attribution.rps_lje`.
 Letters: F (n,d) rows f_i, the last hidden layer; y (n,) labels in {0,1}; theta (d,) the last layer's weight. Every
 training point gets the weight
 
-    w_i = (theta_hat - H^-1 g_i) / n = alpha_i f_i,        theta_hat = theta + lr grad L(theta), g_i and H at theta_hat,
+    w_i = (theta_hat - H^-1 g_i) / n,        theta_hat = theta + lr grad L(theta), g_i and H at theta_hat,
 
-so that the pre-activation of a test point t is sum_i w_i f_t = sum_i alpha_i f_i f_t.
+so that the pre-activation of a test point t, by the expanded model, is sum_i w_i f_t: the paper's sum_i alpha_i f_i f_t
+with the vector alpha_i = w_i / f_i, entry by entry.
 """
 
 from typing import NamedTuple

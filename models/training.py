@@ -33,6 +33,7 @@ class Schedule(NamedTuple):
     """How a network is trained: `epochs` passes over shuffled batches.
 
     lr: learning rate, or a function of the share of the training that is done, in [0, 1). optimizer: of OPTIMIZERS.
+    lower: the option that a message names where the training diverges; no part of what is trained.
     """
 
     epochs: int
@@ -40,6 +41,7 @@ class Schedule(NamedTuple):
     batch_size: int
     optimizer: str = "sgd"
     bfloat16: bool = False
+    lower: str = "--lr"
 
 
 class Batches(Protocol):
@@ -69,7 +71,7 @@ def fit(
     """
     keep_freed_memory()
     optimizer = OPTIMIZERS[schedule.optimizer](network.parameters())
-    known = schedule._replace(lr=schedule.lr if isinstance(schedule.lr, float) else None)
+    known = tuple(None if callable(value) else value for value in schedule[:-1])
     kept = {} if kept is None else kept
     start, before = _resume(checkpoint, f"{identity} {number} {known}", network, optimizer)
     kept.update(before)
@@ -80,7 +82,9 @@ def fit(
         generator.manual_seed(seed("epoch", number, epoch))
         mean = _epoch(network, data, loss, schedule, epoch, optimizer, generator)
         if not math.isfinite(mean):
-            raise UserError(f"the loss is {mean} after epoch {epoch + 1}: give a lower --lr")
+            raise UserError(f"the loss is {mean} after epoch {epoch + 1}: give a lower {schedule.lower}")
+        if not all(torch.isfinite(p).all() for p in network.parameters()):
+            raise UserError(f"parameters are not finite after epoch {epoch + 1}: give a lower {schedule.lower}")
         bar.set_postfix(loss=f"{mean:.4f}")
         if after_epoch is not None:
             after_epoch(network, epoch + 1, kept)
@@ -115,7 +119,7 @@ def _resume(checkpoint, settings, network, optimizer):
         return 0, {}
     remedy = "delete it to start this training again"
     state = load_tensors(checkpoint, remedy)
-    if not isinstance(state, dict) or not {"settings", "network", "optimizer", "epoch", "kept"} <= set(state):
+    if not {"settings", "network", "optimizer", "epoch", "kept"} <= set(state):
         raise UserError(f"{shown(checkpoint)} is no training that was stopped: {remedy}")
     if state["settings"] != settings:
         return 0, {}
@@ -189,13 +193,18 @@ def save_network(path, network):
 
 
 def load_tensors(path, remedy):
-    """Read what save_tensors wrote, onto the CPU; only tensors and plain values are ever built.
+    """Read the dictionary that save_tensors wrote, onto the CPU; only tensors and plain values are ever built.
 
     Raises UserError, ending in `remedy`, where the file is missing, damaged or holds anything else.
     """
+    if path.is_dir():
+        raise UserError(f"{shown(path)} is a folder: {remedy}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path.name} not found in {shown(path.parent)}: {remedy}") from None
     except Exception as error:  # torch raises many kinds for a damaged archive
         raise UserError(f"{shown(path)} is damaged or holds more than tensors: {remedy}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{shown(path)} holds a {type(found).__name__}, no tensors by name: {remedy}")
+    return found

@@ -84,6 +84,8 @@ def verdicts(rows):
         else:
             cells.append(f"mean absolute difference {difference.abs().mean():.3f}")
         lines.append(cells)
+    if not lines:
+        return "There are no published numbers of it."
     return markdown_table(["quantity", "method", "largest difference, ours − published", "agreement"], lines)
 
 

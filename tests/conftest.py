@@ -44,6 +44,7 @@ REVIEWS = 150  # of IMDB, for each class of each part
 CARRIED = {  # what takes the place of data sets that are not there
     ("CNN/train.py", "debugging_cnn.py", "benchmark.py cnn", "prepare.py --dataset"): "--dataset digits",
     ("explain.py --model CNN",): "--dataset digits",
+    ("memorization.py",): "--path ../models/CNN/saved_models/experiment_dataset_debugging",
     ("RNN/train.py", "debugging_rnn.py", "benchmark.py rnn"): "--dataset snippets --use_pretrained False",
     ("--dataset text_",): "--texts snippets",
 }

@@ -44,10 +44,10 @@ class Explained:
 class Images(Explained):
     """The ResNet-20 on two classes of images."""
 
-    def __init__(self, folder, dataset="cifar", data_dir=None):
-        """Raises UserError where the model or its images are missing, or are not as many as its outputs."""
-        self.folder, self.outputs = folder, load_outputs(folder, "CNN")
-        self.network, self.images = load_network(folder), images_behind(self.outputs, dataset, data_dir)
+    def __init__(self, folder, dataset="cifar", data_dir=None, classes=None):
+        """Raises UserError where the model or its images are missing, or are not those behind its outputs."""
+        self.folder, self.outputs, self.network = folder, load_outputs(folder, "CNN"), load_network(folder)
+        self.images = images_behind(self.outputs, self.network, dataset, data_dir, classes)
         self.classes = self.images.classes
 
     def test(self, t):

@@ -56,7 +56,8 @@ SWEEPS = {
     "colormnist": (TINTS, COLOURS),
     **{name: (TEXT, PHRASES) for name in DATASETS if name.startswith("text_")},
 }
-COLOURS_OF = {label: f"C{k}" for k, label in enumerate(dict.fromkeys([*PATCHES, *TINTS, *TEXT][1:]))}
+METHODS_SHOWN = [label for label in dict.fromkeys([*PATCHES, *TINTS, *TEXT]) if label not in NONE]
+COLOURS_OF = {label: f"C{k}" for k, label in enumerate(METHODS_SHOWN)}
 MEASURES = {
     "test_accuracy": "without the fault",
     "against_accuracy": "fault against the label",
@@ -132,7 +133,7 @@ def _bars(found, measures, table, path):
         1, len(measures), figsize=(3.4 * len(measures) + 2, 0.42 * len(found) + 1.3), squeeze=False, sharey=True
     )
     names = [label if label == "none" else f"{label}, λ {lam:g}" for label, lam in found.index]
-    colours = [COLOURS_OF.get(label, "black") for label, _ in found.index]
+    colours = [COLOURS_OF.get(label, "#777777") for label, _ in found.index]
     for axis, measure in zip(axes[0], measures):
         mean, sd = found[measure, "mean"], found[measure, "std"].fillna(0)
         axis.barh(names, mean, xerr=sd, color=colours, alpha=0.8, capsize=2, height=0.65)

@@ -12,7 +12,7 @@ from dataset_debugging import figures
 from explainer.agreement import best_explanations
 from explainer.explanations import Explanations
 from models.CNN.data.prepare import DEFAULT_CLASSES
-from models.CNN.utils_cifar import images_behind
+from models.CNN.utils_cifar import images_behind, load_network
 from models.outputs import load_outputs
 
 FIGS = PROJECT_ROOT / "models/CNN/experiments/figs"
@@ -40,13 +40,14 @@ class CaseStudy(Explanations):
 
     def __init__(self, folder=None):
         """Raises UserError, with what to do, where the model is missing."""
-        super().__init__(load_outputs(folder or base_folder("CNN"), "CNN"), PUBLISHED)
+        self.folder = folder or base_folder("CNN")
+        super().__init__(load_outputs(self.folder, "CNN"), PUBLISHED)
         self.classes = DEFAULT_CLASSES["cifar"]
 
     @cached_property
     def images(self):
         """The images behind the outputs. Raises UserError, with what to do, where they are missing."""
-        return images_behind(self.outputs)
+        return images_behind(self.outputs, load_network(self.folder))
 
     def row(self, title, method, test, positive=4, negative=4, **settings):
         """A row with the training images that speak most for the class of a test image, and most against it."""

@@ -4,12 +4,13 @@ Writes the starting weights of the paper's classifier, models/CNN/data/cifar10_r
 tells how they were made and how accurate they are. Goes on where it was stopped.
 """
 
+import hashlib
 import time
 
 import torch
 from torch.nn.functional import cross_entropy, pad
 
-from config import ArgumentParser, at_least_one, device, positive, run_command, script_relative, shown, whole
+from config import ArgumentParser, UserError, at_least_one, device, positive, run_command, script_relative, shown, whole
 from models.CNN.CNN import ResNet20
 from models.CNN.data.prepare import CIFAR10, read
 from models.CNN.train import last_layer
@@ -66,7 +67,11 @@ def main():
     parser.add_argument("--output", help=f"file to write (default: {shown(PRETRAINED)})")
     parser.add_device()
     options = parser.parse_args()
-    path = script_relative(options.output, __file__) if options.output else PRETRAINED
+    path = PRETRAINED if options.output is None else script_relative(options.output, __file__)
+    if options.num_of_samples and options.output is None:
+        raise UserError("--num_of_samples: give --output as well, so that the carried weights stay")
+    if path.is_dir():
+        raise UserError(f"--output {shown(path)} is a folder: give a file")
     chosen, start = device(options.device), time.perf_counter()
     limit = options.num_of_samples and max(1, options.num_of_samples // len(CIFAR10))
     images = read("cifar", options.data_dir, CIFAR10, limit)
@@ -77,7 +82,9 @@ def main():
     )
     schedule = Schedule(options.epochs, one_cycle(options.lr), options.batch_size, "nesterov", options.bfloat16)
     checkpoint, data = path.with_suffix(".checkpoint"), Augmented(x_train, y_train)
-    fit(network, data, cross_entropy, schedule, options.seed, checkpoint=checkpoint, progress="pretraining")
+    identity = hashlib.sha256(images.x_train.tobytes() + images.y_train.tobytes()).hexdigest() + f" {options.lr}"
+    more = {"checkpoint": checkpoint, "identity": identity, "progress": "pretraining"}
+    fit(network, data, cross_entropy, schedule, options.seed, **more)
     _, outputs = last_layer(network, normalized(x_test))
     accuracy = float((outputs.argmax(1) == y_test.cpu()).float().mean())
     seconds = time.perf_counter() - start

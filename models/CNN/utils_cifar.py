@@ -20,6 +20,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green,
 # cifar10_resnet20 of chenyaofo/pytorch-cifar-models, whose name ends in its checksum: what the official release loads.
 HUB = "https://github.com/chenyaofo/pytorch-cifar-models/releases/download/resnet/cifar10_resnet20-4118986f.pt"
 WEIGHTS = ("auto", "hub", "carried", "none")
+PROBES, ALIKE = 16, 0.05  # images whose features are compared, and by how much they may differ, for bfloat16's sake
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,29 @@ def _fewer(images, samples):
     return images._replace(x_train=images.x_train[rows], y_train=images.y_train[rows])
 
 
-def images_behind(outputs, dataset="cifar", data_dir=None):
-    """The images (`models.CNN.data.prepare.Images`) that a model's saved outputs are of, by their numbers.
+def images_behind(outputs, network, dataset="cifar", data_dir=None, classes=None):
+    """The images (`models.CNN.data.prepare.Images`) that a model's saved outputs are of.
 
-    Raises UserError where they are missing, or not as many as the outputs.
+    Raises UserError where they are missing, not as many as the outputs, or others than those: the network's features of
+    some of them are compared with the saved ones.
     """
-    images, n, m = read(dataset, data_dir), len(outputs.labels_train), len(outputs.labels_test)
+    images, n, m = read(dataset, data_dir, classes), len(outputs.labels_train), len(outputs.labels_test)
     if len(images.x_test) != m or len(images.x_train) < n:
         there = f"{len(images.x_train)} training and {len(images.x_test)} test images"
         raise UserError(f"there are {there}, and the outputs are of {n} and {m}: give the model's --dataset")
-    return images if len(images.x_train) == n else _fewer(images, n)
+    images = images if len(images.x_train) == n else _fewer(images, n)
+    parts = (images.x_train, outputs.intermediate_train), (images.x_test, outputs.intermediate_test)
+    for x, known in parts:
+        rows = np.linspace(0, len(x) - 1, min(len(x), PROBES)).astype(int)
+        with torch.inference_mode():
+            found = network.features(as_channels_last(normalized(torch.from_numpy(x[rows])))).numpy()
+        off = np.abs(found - known[rows]).max() / max(1e-12, np.abs(known[rows]).max())
+        if not off <= ALIKE:
+            raise UserError(
+                f"the images of {images.source} are not those behind the outputs, or the network is another: its "
+                f"features differ by {off:.0%}; give the model's --dataset, --data_dir and --classes"
+            )
+    return images
 
 
 def normalized(images):

@@ -12,7 +12,8 @@ from config import UserError
 from dataset_debugging.networks import flipped_labels
 from models.CNN import train
 from models.CNN.data import prepare
-from models.CNN.utils_cifar import images_behind, load, normalized
+from models.CNN.train import saved_outputs
+from models.CNN.utils_cifar import Start, images_behind, load, normalized
 
 
 def test_digits_are_split_by_class_and_come_in_order():
@@ -35,16 +36,21 @@ def test_class_folders_come_in_the_order_of_the_classes_and_names(class_folders)
 
 
 def test_images_behind_outputs_are_those_that_the_network_was_trained_on(class_folders):
+    network = Start("carried").network().eval()
     for samples in (5, None):
         data = load("cifar", class_folders, samples=samples)
-        outputs = SimpleNamespace(labels_train=data.y_train, labels_test=data.y_test)
-        images = images_behind(outputs, "cifar", class_folders)
+        outputs = saved_outputs(network, data)
+        images = images_behind(outputs, network, "cifar", class_folders)
         assert torch.equal(normalized(torch.from_numpy(images.x_train)), data.x_train)
         np.testing.assert_array_equal(images.y_train, data.y_train)
     with pytest.raises(
         UserError, match="8 training and 4 test images, and the outputs are of 9 and 4: give the model's"
     ):
-        images_behind(SimpleNamespace(labels_train=range(9), labels_test=range(4)), "cifar", class_folders)
+        images_behind(SimpleNamespace(labels_train=range(9), labels_test=range(4)), network, "cifar", class_folders)
+    with pytest.raises(UserError, match="are not those behind the outputs, or the network is another"):
+        images_behind(outputs, network, "cifar", class_folders, ("horse", "automobile"))
+    with pytest.raises(UserError, match="or the network is another: its features differ by"):
+        images_behind(outputs, Start("none").network().eval(), "cifar", class_folders)
 
 
 def test_samples_are_the_first_of_each_class(class_folders):
