@@ -34,8 +34,10 @@ from config import (
 from dataset_debugging import results
 from dataset_debugging.accuracies import record_accuracies
 from dataset_debugging.calculate_orders import RANDOM, flipped_points, fraction_identified, order_by_suspicion
+from dataset_debugging.moments import load_moments
 from dataset_debugging.results import FOLDERS
 from dataset_debugging.runs import FRESH, REMAKE, RunDir
+from explainer.label_errors import DETECTORS, scored
 from explainer.methods import METHODS
 from explainer.weights import calculate, load_weights, save_weights, weights_path
 from models.files import load_npy, save_npy, save_npz
@@ -94,8 +96,9 @@ def main(experiment, script):
 
 
 def _parse(experiment, script):
-    known = [*METHODS, RANDOM]
-    explained = "orders to compare: " + ", ".join(f"{key} = {method.label}" for key, method in METHODS.items())
+    scores = METHODS | DETECTORS
+    known = [*scores, RANDOM]
+    explained = "orders to compare: " + ", ".join(f"{key} = {score.label}" for key, score in scores.items())
     options = ArgumentParser(description=f"Label-flip experiment on {experiment.model}; goes on where it was stopped.")
     add = options.add_argument
     add("--num_of_run", type=at_least_one, default=10, help="number of runs")
@@ -217,7 +220,7 @@ class _Run:
         return True
 
     def _weights(self):
-        todo = [m for m in self.options.methods if m != RANDOM and not self._weights_path(m).exists()]
+        todo = [m for m in self.options.methods if m in METHODS and not self._weights_path(m).exists()]
         if todo:
             outputs = self._outputs()
         for method in todo:
@@ -243,6 +246,8 @@ class _Run:
         for method in todo:
             if method == RANDOM:
                 order = np.random.RandomState(self.seeds["random order"]).permutation(self.task.n)
+            elif method in DETECTORS:
+                order = order_by_suspicion(scored(method, load_moments(self.run_dir.path, outputs)))
             else:
                 weights = load_weights(self.run_dir.path, method, outputs, lr=self.options.lr)
                 order = order_by_suspicion(METHODS[method].suspicion(weights))

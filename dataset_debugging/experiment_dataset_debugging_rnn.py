@@ -6,8 +6,10 @@ python dataset_debugging/experiment_dataset_debugging_rnn.py --num_of_run 5 --fl
 import os
 
 from dataset_debugging.experiment import Experiment, main
+from dataset_debugging.moments import KEPT_EPOCHS, keep_moment
 from dataset_debugging.networks import NetworkTask, add_scale_options
-from models.RNN.train import accuracy, fit_lstm, read, train
+from explainer.label_errors import Moment
+from models.RNN.train import accuracy, fit_lstm, read, train, training_points
 from models.RNN.train import add_options as add_model_options
 
 TITLES = {"imdb": "LSTM on IMDB", "snippets": "LSTM on film review snippets"}
@@ -26,7 +28,12 @@ class Sentiment(NetworkTask):
         self.arguments |= {"max_length": options.max_length, "pretrained_vectors": options.use_pretrained}
 
     def train_on(self, y, seed, folder):
-        return train(folder, self.data, self.schedule, self.hidden, seed, y, pick=False, progress="training")
+        def keep(network, epoch, kept):
+            if epoch in KEPT_EPOCHS and epoch < self.schedule.epochs:  # the last is in the saved outputs
+                keep_moment(folder, epoch, Moment.of_head(*training_points(network, self.data, y), network.fc, epoch))
+
+        more = {"pick": False, "after_epoch": keep, "progress": "training"}
+        return train(folder, self.data, self.schedule, self.hidden, seed, y, **more)
 
     def accuracy_on(self, y, seed, **more):
         return accuracy(fit_lstm(self.data, self.refit_schedule, self.hidden, seed, y, **more), self.data.test)

@@ -15,6 +15,10 @@ STYLES = {  # colours that the colour-blind tell apart, and markers for print
     "RPS-LJE": ("#0072B2", "o"),
     "Influence function": ("#D55E00", "s"),
     "RPS-l2": ("#009E73", "^"),
+    "Loss": ("#CC79A7", "v"),
+    "Leave-one-out loss": ("#56B4E9", "P"),
+    "RPS-LJE without the anchor": ("#0072B2", "*"),
+    "Noise model over the training": ("#000000", "X"),
     "Random": ("#666666", "D"),
 }
 PANELS = {IDENTIFIED: "mislabelled data identified", ACCURACY: "test accuracy"}

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from config import PROJECT_ROOT, ArgumentParser, UserError, run_command, script_relative, shown
 from dataset_debugging import figures
 from dataset_debugging.calculate_orders import CHECKPOINTS, fraction_identified, order_by_suspicion
+from dataset_debugging.moments import KEPT_EPOCHS, epoch_folder
 from dataset_debugging.results import ACCURACY, FOLDERS, IDENTIFIED, LABELS, RESULTS, check_data, published
 from dataset_debugging.runs import FRESH, REMAKE, RunDir
 from explainer.methods import METHODS
@@ -29,17 +30,11 @@ from explainer.weights import calculate
 from models.files import load_json, load_npy, markdown_table, save_text
 from models.outputs import SavedOutputs, outputs_path
 
-KEPT_EPOCHS = (1, 2, 3, 5, 10, 20, 30)
 CHECKED = 0.2
 RUN_AGAIN = "run its experiment again, with --overwrite"
 NAME, FIT = "cnn_memorization", "cnn_fit"
 COLUMNS = ["epoch", "memorized", "test_accuracy", "loss_ratio", *METHODS]
 FITS = {"loss_ratio": "loss of the flips / loss of the others", "test_accuracy": "test accuracy"}
-
-
-def epoch_folder(folder, epoch):
-    """Where a run keeps the saved outputs after an epoch of its training on flipped labels."""
-    return Path(folder) / "epochs" / str(epoch)
 
 
 def of_run(run_dir):

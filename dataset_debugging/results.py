@@ -14,10 +14,11 @@ import pandas as pd
 from config import CODE_ROOT, PROJECT_ROOT, UserError, shown
 from dataset_debugging.calculate_orders import RANDOM, SHARES
 from dataset_debugging.runs import FRESH, RunDir
+from explainer.label_errors import DETECTORS
 from explainer.methods import METHODS
 from models.files import load_json, save_json, save_text
 
-LABELS = {key: method.label for key, method in METHODS.items()} | {RANDOM: "Random"}
+LABELS = {key: method.label for key, method in [*METHODS.items(), *DETECTORS.items()]} | {RANDOM: "Random"}
 ACCURACY, IDENTIFIED = "test_accuracy", "mislabelled_identified"
 RESULTS = "dataset_debugging/results"  # below PROJECT_ROOT for ours, below CODE_ROOT for those that came with the code
 PUBLISHED = CODE_ROOT / "dataset_debugging" / "published_curves.csv"

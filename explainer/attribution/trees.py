@@ -31,7 +31,7 @@ class TreeHead:
         with DART's dropped trees.
         """
         try:
-            self.model = _plain(model)
+            self.model = plain_booster(model)
             _check_loss(self.model)
             self._leaves = _reader(self.model)
         except (AttributeError, ValueError) as error:
@@ -73,7 +73,7 @@ def _read(leaves, X):
         raise UserError(f"the trees cannot read the rows ({what}): give rows like those of the training") from error
 
 
-def _plain(model):
+def plain_booster(model):
     """The booster behind the scikit-learn classes of XGBoost and LightGBM, or the model itself."""
     kind = type(model).__module__.partition(".")[0]
     if kind == "xgboost":
@@ -155,7 +155,7 @@ def _softprob(booster):
 
 def margins(model, X):
     """The model's own margin (n,C), C = 1 for two classes (a random forest: C = 2)."""
-    model = _plain(model)
+    model = plain_booster(model)
     kind = type(model).__module__.partition(".")[0]
     if kind == "xgboost":
         import xgboost
@@ -173,7 +173,7 @@ def margins(model, X):
 def leaf_values(booster, X, saved=None):
     """XGBoost: the value of the leaf that each row reaches in each tree, (n,T), from one pass over the trees.
 
-    saved: what `_saved` has read of the booster, if it has.
+    saved: what `saved_trees` has read of the booster, if it has.
     """
     import xgboost
 
@@ -181,13 +181,13 @@ def leaf_values(booster, X, saved=None):
     if data.num_col() != booster.num_features():
         raise UserError(f"the rows have {data.num_col()} columns: give the {booster.num_features()} of the training")
     leaves = booster.predict(data, pred_leaf=True).astype(np.int64).reshape(len(X), -1)
-    trees = (saved or _saved(booster))["trees"]
+    trees = (saved or saved_trees(booster))["trees"]
     # a leaf keeps its value where an inner node keeps its threshold
     values = [np.array(tree["split_conditions"], np.float32)[leaves[:, t]] for t, tree in enumerate(trees)]
     return np.stack(values, axis=1)
 
 
-def _saved(booster):
+def saved_trees(booster):
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     found = learner["gradient_booster"]
     if "model" not in found:
@@ -196,7 +196,7 @@ def _saved(booster):
 
 
 def _xgboost(booster, X):
-    saved = _saved(booster)
+    saved = saved_trees(booster)
     return leaf_values(booster, X, saved).astype(np.float64), np.array(saved["tree_info"])
 
 

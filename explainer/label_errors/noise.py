@@ -53,7 +53,7 @@ def judged(F, y, C, ridge=1.0, rounds=ROUNDS):
     """
     number("ridge", ridge, above=0)
     number("rounds", rounds, least=1, whole=True)
-    F, y = _standardized(F), torch.as_tensor(y).long()
+    F, y = standardized(F), torch.as_tensor(y).long()
     K = 1 if C == 2 else C  # heads: one for class 1 of two, else one a class
     given = one_hot(y, C).double()
     prior = torch.full((C, C), NOISE / (C - 1), dtype=torch.float64).fill_diagonal_(1 - NOISE)
@@ -69,7 +69,25 @@ def judged(F, y, C, ridge=1.0, rounds=ROUNDS):
     return Judgement(q, pi, T)
 
 
-def _standardized(F):
+def doubted(sets, y, C, ridges=RIDGES, rounds=ROUNDS):
+    """How improbable the given labels y (n,) are, (n,), and the probabilities (n,C) of the classes without the points.
+
+    Means over the sets of features of the same points, each (n,d), and over the ridges: of -log q_i(y_i); and of pi,
+    each weighted by how much it doubts, the mean of its -log q_i(y_i) over the points: features that have learned every
+    label by heart propose none.
+    """
+    y = torch.as_tensor(y).long()
+    score, probability = torch.zeros(len(y), dtype=torch.float64), torch.zeros(len(y), C, dtype=torch.float64)
+    for F in sets:
+        for ridge in ridges:
+            found = judged(F, y, C, ridge, rounds)
+            doubt = -found.q.gather(1, y[:, None])[:, 0].clamp_min(1e-300).log()
+            score += doubt
+            probability += doubt.mean().clamp_min(1e-12) * found.pi
+    return (score / (len(sets) * len(ridges))).numpy(), (probability / probability.sum(1, keepdim=True)).numpy()
+
+
+def standardized(F):
     """F (n,d) with mean 0 and standard deviation 1, without constant columns, and a constant 1: (n,D), float64."""
     F = torch.as_tensor(F).double()
     if not torch.isfinite(F).all():

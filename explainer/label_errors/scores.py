@@ -15,7 +15,7 @@ import torch
 from config import UserError
 from explainer.attribution import RPSLJE, InfluenceFunction
 from explainer.attribution.heads import Head
-from explainer.label_errors.noise import RIDGES, ROUNDS, judged
+from explainer.label_errors.noise import RIDGES, ROUNDS, doubted
 
 DAMPING = 1e-3  # of the mean eigenvalue of the Hessian: added to it, since a head that fits everything has none
 
@@ -36,6 +36,12 @@ class Moment(NamedTuple):
     def of(cls, outputs, time=0.0):
         """From `models.outputs.SavedOutputs`."""
         return cls(outputs.intermediate_train, outputs.labels_train, outputs.weight, outputs.bias, time)
+
+    @classmethod
+    def of_head(cls, features, labels, fc, time=0.0):
+        """From CPU tensors and the linear layer behind them, a torch module."""
+        weight, bias = (None if p is None else p.detach().float().cpu().numpy() for p in (fc.weight, fc.bias))
+        return cls(features.numpy(), labels.long().numpy(), weight, bias, time)
 
     @property
     def classes(self):
@@ -106,13 +112,8 @@ def noise_model(moments, ridges=RIDGES, rounds=ROUNDS):
     exception a place of its own, and -log q is small for all. A sum of logarithms is therefore led by the moments at
     which the labels are doubted; those at which nothing is doubted add next to nothing, and no moment has to be chosen.
     """
-    total = np.zeros(len(moments[-1].labels))
-    for moment in moments:
-        labels = torch.as_tensor(moment.labels)
-        for ridge in ridges:
-            q = judged(moment.features, labels, moment.classes, ridge, rounds).q
-            total -= q.gather(1, labels[:, None])[:, 0].clamp_min(1e-300).log().numpy()
-    return total / (len(moments) * len(ridges))
+    last = moments[-1]
+    return doubted([moment.features for moment in moments], last.labels, last.classes, ridges, rounds)[0]
 
 
 @dataclass(frozen=True)

@@ -83,10 +83,11 @@ def new_network(data, hidden, number):
     return network.to(data.train.device)
 
 
-def fit_lstm(data, schedule, hidden, number, y_train=None, pick=False, **more):
+def fit_lstm(data, schedule, hidden, number, y_train=None, pick=False, after_epoch=None, **more):
     """A network trained on the reviews, labels y_train (n,) if given; more: as `models.training.fit` takes it.
 
-    pick: return the epoch of the highest validation accuracy, the first of equal ones, instead of the last.
+    pick: return the epoch of the highest validation accuracy, the first of equal ones, instead of the last; there is no
+    after_epoch then.
     """
     network = new_network(data, hidden, number)
 
@@ -102,7 +103,7 @@ def fit_lstm(data, schedule, hidden, number, y_train=None, pick=False, **more):
         binary_loss,
         schedule,
         number,
-        after_epoch=better if pick else None,
+        after_epoch=better if pick else after_epoch,
         kept=best,
         **more,
     )
@@ -142,13 +143,19 @@ def saved_outputs(network, data, y_train=None):
     )
 
 
-def train(folder, data, schedule, hidden, number, y_train=None, pick=True, progress=None):
-    """Train and write the model and its outputs below `folder`/model. Returns SavedOutputs."""
+def training_points(network, data, y_train=None):
+    """The features (n,2h) of the training reviews and the labels (n,) that the network is trained on, on the CPU."""
+    reviews = data.train.labelled(y_train)
+    return last_layer(network, reviews)[0], reviews.labels.cpu()
+
+
+def train(folder, data, schedule, hidden, number, y_train=None, pick=True, after_epoch=None, progress=None):
+    """Train and write the model and its outputs below `folder`/model; as `fit_lstm`. Returns SavedOutputs."""
     path = outputs_path(folder)
     checkpoint = path.with_name("training.checkpoint")
     labels = hashlib.sha256(data.train.labelled(y_train).labels.cpu().numpy()).hexdigest()
     more = {"checkpoint": checkpoint, "identity": f"{labels} {data.fingerprint} {hidden} {pick}", "progress": progress}
-    network = fit_lstm(data, schedule, hidden, number, y_train, pick, **more)
+    network = fit_lstm(data, schedule, hidden, number, y_train, pick, after_epoch, **more)
     outputs = saved_outputs(network, data, y_train)
     path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
     save_text(path.with_name("vocabulary.txt"), "\n".join(data.corpus.words))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dataset_debugging import experiment, memorization
+from dataset_debugging import experiment, memorization, results
 from dataset_debugging import experiment_dataset_debugging_cnn as cnn
 from dataset_debugging.accuracies import refit_seed
+from dataset_debugging.moments import load_moments
 from dataset_debugging.networks import flipped_labels
 from explainer.methods import METHODS
 from explainer.weights import calculate
@@ -42,6 +44,40 @@ def uninterrupted(tmp_path_factory):
     printed = start(path).communicate(timeout=300)[0]
     assert "1 runs done until accuracies" in printed, printed
     return path
+
+
+def test_moments_are_the_kept_epochs_and_the_last_one_counts_once(uninterrupted):
+    outputs = SavedOutputs.load(uninterrupted / "0" / "model" / "saved_outputs.npz", "")
+    moments = load_moments(uninterrupted / "0", outputs)
+    assert [moment.time for moment in moments] == [1, 2, 3]
+    np.testing.assert_array_equal(moments[-1].features, outputs.intermediate_train)
+
+
+def test_other_images_have_a_folder_of_their_own(command, tmp_path):
+    arguments = [*SMALL, "--until", "train"]
+    assert command(main, *arguments)[0] == 0
+    models = tmp_path / "models" / "CNN" / "saved_models"
+    assert [path.name for path in models.iterdir()] == ["experiment_dataset_debugging_digits_3_8"]
+
+
+def test_runs_of_other_images_are_no_results_of_the_paper(refused, tmp_path, uninterrupted, recwarn, monkeypatch):
+    for module in (results, memorization):
+        monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path)
+    shutil.copytree(uninterrupted, tmp_path / results.FOLDERS["cnn"])
+    found = results.load("cnn")
+    assert found.source == "committed results"
+    assert "left out: the runs in" in str(recwarn.pop(UserWarning).message)
+    assert "are of digits 3 / 8, those of cnn of cifar automobile / horse" in refused(memorization.main)
+
+
+def test_interrupted_refits_end_at_once(tmp_path):
+    process = start(tmp_path)
+    while not list(tmp_path.glob("0/accuracies/refits_*.npy")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=20)[0]
+    assert process.returncode == 130 and "go on from their last epoch next time" in printed
 
 
 def test_files_are_those_of_the_contract(uninterrupted):

@@ -8,7 +8,11 @@ import torch
 from dataset_debugging import experiment
 from dataset_debugging import experiment_dataset_debugging_rnn as rnn
 from dataset_debugging.accuracies import refit_seed
+from dataset_debugging.calculate_orders import order_by_suspicion
+from dataset_debugging.moments import load_moments
 from dataset_debugging.networks import flipped_labels
+from explainer.label_errors import DETECTORS, scored
+from models.outputs import SavedOutputs
 from models.RNN import utils_imdb
 from models.RNN.train import accuracy, add_options, fit_lstm, read
 from models.training import Schedule
@@ -19,6 +23,22 @@ SMALL = [*MODEL, *"--num_of_run 1 --epochs 2 --retrain_epochs 1 --average_over_r
 
 def main():
     experiment._run_all(rnn.EXPERIMENT, *experiment._parse(rnn.EXPERIMENT, rnn.__file__))
+
+
+def test_scores_of_label_errors_order_by_the_kept_moments(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
+    arguments = [*SMALL, "--methods", *DETECTORS, "--until", "orders", "--path", tmp_path / "runs"]
+    status, printed, errors = command(main, *arguments)
+    assert status == 0, errors
+    run = tmp_path / "runs" / "0"
+    outputs = SavedOutputs.load(run / "model" / "saved_outputs.npz", "")
+    moments = load_moments(run, outputs)
+    assert [moment.time for moment in moments] == [1, np.inf] and not (run / "calculated_weights").exists()
+    assert moments[0].features.shape == outputs.intermediate_train.shape
+    np.testing.assert_array_equal(moments[0].labels, outputs.labels_train)
+    for key in DETECTORS:
+        order = np.load(run / "orders" / f"order_{key}.npz")["order"]
+        np.testing.assert_array_equal(order, order_by_suspicion(scored(key, moments)))
 
 
 def test_a_run_flips_its_reviews_and_refits_on_what_is_still_wrong(command, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import xgboost
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.datasets import load_digits
@@ -12,7 +13,8 @@ from explainer.attribution import InfluenceFunction
 from explainer.attribution.fitting import fit_head
 from explainer.attribution.heads import Head
 from explainer.attribution.rows import Rows
-from explainer.label_errors import DETECTORS, Moment, judged, scored
+from explainer.label_errors import DETECTORS, Moment, find_label_errors, judged, left_out_margins, scored
+from explainer.label_errors.find import COLUMNS
 from explainer.label_errors.noise import NOISE, PRIOR
 from explainer.label_errors.scores import leave_one_out
 
@@ -179,3 +181,93 @@ def test_bad_moments():
         scored("loss", [])
     with pytest.raises(UserError, match="different labels"):
         scored("noise", [moment._replace(labels=1 - y), moment])
+
+
+@pytest.mark.parametrize("classes", [(3, 8), (1, 4, 7)])
+def test_margins_without_a_point_are_those_of_trees_whose_leaves_are_filled_without_it(classes):
+    X, y, *_ = digits(classes)
+    C = len(classes)
+    chosen = {"objective": "binary:logistic"} if C == 2 else {"objective": "multi:softprob", "num_class": C}
+    chosen |= {"max_depth": 3, "eta": 0.3, "lambda": 2.0, "nthread": 1}
+    booster = xgboost.train(chosen, xgboost.DMatrix(X, y), 6)
+    found, end = left_out_margins(booster, X, y), booster.predict(xgboost.DMatrix(X), output_margin=True)
+    assert found.shape == (len(y), 1 if C == 2 else C)
+    expected, tested = [], np.random.default_rng(0).permutation(len(y))[:25]
+    refresh = {**chosen, "process_type": "update", "updater": "refresh", "refresh_leaf": True}
+    for i in tested:
+        kept = np.arange(len(y)) != i
+        again = xgboost.train(refresh, xgboost.DMatrix(X[kept], y[kept]), 6, xgb_model=booster.copy())
+        expected.append(again.predict(xgboost.DMatrix(X[[i]]), output_margin=True).reshape(-1))
+    changes = [z - end.reshape(found.shape)[tested] for z in (found[tested], np.array(expected))]
+    assert np.corrcoef(changes[0].ravel(), changes[1].ravel())[0, 1] > 0.95  # the others' derivatives move as well
+    first = xgboost.train(chosen, xgboost.DMatrix(X, y), 1)  # of one round it is exact
+    again = xgboost.train(refresh, xgboost.DMatrix(X[1:], y[1:]), 1, xgb_model=first.copy())
+    np.testing.assert_allclose(
+        left_out_margins(first, X, y)[0],
+        again.predict(xgboost.DMatrix(X[:1]), output_margin=True).reshape(-1),
+        atol=1e-4,
+    )
+
+
+def test_trees_of_other_points_are_refused():
+    X, y, *_ = digits()
+    chosen = {"objective": "binary:logistic", "nthread": 1}
+    booster = xgboost.train(chosen, xgboost.DMatrix(X, y), 5)
+    with pytest.raises(UserError, match="from those of these points and labels"):
+        left_out_margins(booster, X, 1 - y)
+    booster = xgboost.train({**chosen, "subsample": 0.5}, xgboost.DMatrix(X, y), 5)
+    with pytest.raises(UserError, match="without sampled rows"):
+        left_out_margins(booster, X, y)
+    booster = xgboost.train({**chosen, "num_parallel_tree": 2}, xgboost.DMatrix(X, y), 5)
+    with pytest.raises(UserError, match="num_parallel_tree"):
+        left_out_margins(booster, X, y)
+
+
+@pytest.mark.parametrize("classes", [(3, 8), tuple(range(10))])
+def test_the_table_of_label_errors(classes):
+    X, y, wrong, truth = digits(classes)
+    names = np.array([f"digit {c}" for c in classes])
+    table = find_label_errors(X, names[y], neighbours=3)
+    assert table.columns.tolist() == COLUMNS and table["rank"].tolist() == list(range(1, len(y) + 1))
+    assert sorted(table["index"]) == list(range(len(y))) and table["score"].is_monotonic_decreasing
+    assert (table["given_label"] == names[y][table["index"]]).all() and table["loo_probability"].between(0, 1).all()
+    top = table.head(wrong.sum())
+    assert wrong[top["index"]].mean() > 0.8
+    right = wrong[top["index"]]
+    assert (top["proposed_label"] == names[truth][top["index"]])[right].mean() > 0.8
+    first = table.iloc[0]
+    assert len(set(first["supporting"]) | set(first["opposing"]) | {first["index"]}) == 7
+    assert find_label_errors(X, y, explained=2)["opposing"].map(len).tolist() == [5, 5] + [0] * (len(y) - 2)
+    share = {
+        column: np.mean([np.mean(truth[points] == y[i]) for points, i in zip(table[column][:40], table["index"])])
+        for column in ("supporting", "opposing")
+    }
+    assert share["supporting"] > 0.6 and share["opposing"] < 0.1, share
+
+
+def test_earlier_moments_find_what_the_last_one_has_memorized():
+    X, y, wrong, _ = digits()
+    memorized = np.column_stack([np.random.default_rng(0).normal(size=X.shape), 20.0 * y])
+    shares = []
+    for moments in ((), (X,)):
+        table = find_label_errors(memorized, y, moments, neighbours=0)
+        shares.append(wrong[table["index"][: wrong.sum()]].mean())
+    assert shares[0] < 0.4 and shares[1] > 0.75
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda X, y: (X[:5], y), "got 5 rows of features and .* labels"),
+        (lambda X, y: (X, np.zeros(len(y))), "every label is 0.0: give points of two classes"),
+        (lambda X, y: (X, np.arange(len(y))), "classes of .* points: give labels"),
+        (lambda X, y: (X, np.where(y == 1, np.nan, 0.0)), "labels are missing, the first of row"),
+        (lambda X, y: (X[:, 0], y), r"features have the shape \(\d+,\): give \(n, d\)"),
+        (lambda X, y: (X, np.column_stack([y, y])), "give one for each point"),
+        (lambda X, y: (np.where(np.arange(len(y))[:, None] == 7, np.inf, X), y), "row 7 are not finite"),
+    ],
+)
+def test_bad_tables(change, said):
+    X, y, *_ = digits()
+    with pytest.raises(UserError, match=said):
+        find_label_errors(*change(X, y))

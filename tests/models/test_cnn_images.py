@@ -10,8 +10,9 @@ from PIL import Image
 
 from config import UserError
 from dataset_debugging.networks import flipped_labels
-from models.CNN import train
+from models.CNN import pretrain, train
 from models.CNN.data import prepare
+from models.CNN.data.prepare import Images
 from models.CNN.train import saved_outputs
 from models.CNN.utils_cifar import Start, images_behind, load, normalized
 
@@ -51,6 +52,24 @@ def test_images_behind_outputs_are_those_that_the_network_was_trained_on(class_f
         images_behind(outputs, network, "cifar", class_folders, ("horse", "automobile"))
     with pytest.raises(UserError, match="or the network is another: its features differ by"):
         images_behind(outputs, Start("none").network().eval(), "cifar", class_folders)
+
+
+def test_pretraining_does_not_go_on_with_other_images_or_another_rate(class_folders, tmp_path, monkeypatch):
+    known = []
+
+    def fit(network, *_, identity, **__):
+        known.append(identity)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrain, "fit", fit)
+    monkeypatch.setattr(
+        pretrain, "read", lambda *_: Images(*[np.zeros((4, 32, 32, 3), np.uint8), np.arange(4)] * 2, (), "")
+    )
+    for more in ([], ["--lr", "0.1"]):
+        monkeypatch.setattr("sys.argv", ["pretrain", "--output", str(tmp_path / "a.pt"), *more])
+        with pytest.raises(KeyboardInterrupt):
+            pretrain.main()
+    assert len(set(known)) == 2
 
 
 def test_samples_are_the_first_of_each_class(class_folders):

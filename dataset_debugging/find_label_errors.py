@@ -1,0 +1,165 @@
+"""Which labels of a training set are probably wrong? A list, most suspicious first, and a page to look through it.
+
+python dataset_debugging/find_label_errors.py --csv table.csv --target column
+python dataset_debugging/find_label_errors.py --features F.npz
+python dataset_debugging/find_label_errors.py --model CNN
+
+--csv: any table with a header; boosted trees are trained on it, and every row is judged by its margin without its own
+label. --features: an .npz file with features (n,d) and labels (n,), and moments (k,n,d), features of the same points
+earlier in the training, where there are any. --model: a model of this repository, with the moments that its training
+has kept. Writes label_errors.csv and label_errors.html below --output; see `explainer.label_errors`.
+"""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from config import MODELS, ArgumentParser, UserError, at_least_one, run_command, script_relative, shown, whole
+from config import base_folder as base
+from dataset_debugging.moments import load_moments
+from explainer.label_errors import find_label_errors, left_out_margins
+from explainer.label_errors.gallery import gallery
+from explainer.label_errors.tables import boosted, read_table
+from models.files import load_npz, save_text
+from models.outputs import load_outputs
+
+SHOWN, CUT = 200, 600  # points on the page; letters of a text
+WORDS = "negative", "positive"
+
+
+class Source:
+    """What is judged. features (n,d), labels (n,), moments, explained_by: as `find_label_errors` takes them.
+
+    name: of the page. notes: what was done with the data. numbers (n,): the points' numbers in the data set, where some
+    are left out.
+    """
+
+    moments, explained_by, notes, numbers = (), None, (), None
+
+    def item(self, i):
+        """What the page shows of point i, as `gallery` takes it."""
+        return {}
+
+
+class Csv(Source):
+    """A table of a file."""
+
+    def __init__(self, options):
+        table = read_table(options.csv, options.target, options.drop)
+        self.table, self.numbers, self.notes = table, table.numbers, table.notes
+        self.labels = table.labels.astype(str) if table.labels.dtype == object else table.labels
+        classes, y = np.unique(self.labels, return_inverse=True)
+        if len(classes) > max(2, len(y) / 10):
+            raise UserError(f"column {options.target} has {len(classes)} values in {len(y)} rows: give one of labels")
+        booster, self.explained_by = boosted(table.X, y, options.seed)
+        self.features = left_out_margins(booster, table.X, y)
+        self.name = f"{Path(options.csv).name}, column {options.target}"
+
+    def item(self, i):
+        return {"row": {str(name): value for name, value in self.table.rows.iloc[i].items()}}
+
+
+class Features(Source):
+    """Features of any classifier."""
+
+    def __init__(self, options):
+        path = Path(options.features)
+        remedy = "give an .npz file with features (n,d) and labels (n,)"
+        arrays = load_npz(path, ["features", "labels"], remedy, optional=["moments"])
+        self.features, self.labels, self.name = arrays["features"], arrays["labels"], path.name
+        moments = arrays.get("moments")
+        if moments is not None and moments.ndim != 3:
+            raise UserError(f"{shown(path)}: moments have the shape {moments.shape}: give (k, n, d)")
+        self.moments = () if moments is None else tuple(moments)
+
+
+class Model(Source):
+    """A model of this repository."""
+
+    def __init__(self, options):
+        given = options.saved_path
+        folder = base(options.model) if given is None else script_relative(given, __file__)
+        outputs = load_outputs(folder, options.model)
+        *before, last = load_moments(folder, outputs)
+        self.features, self.moments = last.features, [moment.features for moment in before]
+        self.name, self._item = f"the {options.model} in {shown(folder)}", None
+        names = "0", "1"
+        if options.model == "CNN":
+            from models.CNN.utils_cifar import images_behind, load_network
+
+            images = images_behind(outputs, load_network(folder), options.dataset, options.data_dir, options.classes)
+            names, self._item = images.classes, lambda i: {"picture": _png(images.x_train[i])}
+        elif options.model == "RNN":
+            from models.RNN.saved import SavedModel
+
+            saved = SavedModel(folder, options.data_dir)
+            names, self._item = WORDS, lambda i: {"text": saved.text(i)[:CUT]}
+        elif options.model == "Xgboost":
+            from models.Xgboost.utils_german import load
+
+            data = load()
+            self._item = lambda i: {"row": {str(c): f"{v:g}" for c, v in zip(data.columns, data.X_train[i]) if v}}
+        self.labels = np.array(names)[outputs.labels_train]
+        if not self.moments:
+            self.notes = ["no earlier moments of the training are kept: what it has memorized cannot be seen any more"]
+
+    def item(self, i):
+        return self._item(i)
+
+
+def _png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def main():
+    parser = ArgumentParser(description="List the labels that are probably wrong, most suspicious first.")
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--csv", help="a table with a header")
+    what.add_argument("--features", help="an .npz file with features (n,d), labels (n,) and, if any, moments (k,n,d)")
+    what.add_argument("--model", choices=list(MODELS), help="a model of this repository")
+    add("--target", help="of --csv: the column of the labels")
+    add("--drop", nargs="+", default=[], metavar="COLUMN", help="of --csv: columns to leave out, such as ids")
+    add("--seed", type=whole, default=0, help="of --csv: seed of the trees")
+    add("--saved_path", help="of --model: its run folder, relative to this script (default: its base model)")
+    add("--dataset", default="cifar", choices=["cifar", "digits"], help="of --model CNN: its images")
+    add("--classes", nargs=2, metavar=("ZERO", "ONE"), help="of --model CNN: its two classes")
+    add("--data_dir", help="of --model: folder of its images or reviews")
+    add("--neighbours", type=at_least_one, default=5, help="supporting and opposing points of each")
+    add("--shown", type=at_least_one, default=SHOWN, help="points on the page")
+    add("--output", help="folder to write to, relative to this script (default: label_errors/NAME)")
+    options = parser.parse_args()
+    if options.csv and not options.target:
+        raise UserError("--csv: give the column of the labels as --target")
+    kind = Csv if options.csv else Features if options.features else Model
+    source = kind(options)
+    more = {"explained_by": source.explained_by, "neighbours": min(options.neighbours, len(source.labels) - 1)}
+    table = find_label_errors(source.features, source.labels, source.moments, **more)
+    slug = Path(options.csv or options.features or options.model).stem
+    folder = script_relative(f"label_errors/{slug}" if options.output is None else options.output, __file__)
+    numbers = np.arange(len(table)) if source.numbers is None else source.numbers
+    shown_points = table["index"].head(options.shown).tolist()
+    items = {int(numbers[i]): source.item(i) for i in tqdm(shown_points, "page", disable=None, leave=False)}
+    lists = {name: table[name].map(lambda points: numbers[points].tolist()) for name in ("supporting", "opposing")}
+    table = table.assign(index=numbers[table["index"]], **lists)
+    top = table.head(options.shown)
+    doubted = int((table["given_label"] != table["proposed_label"]).sum())
+    said = f"The {len(top)} most suspicious of {len(table):,} labels; {doubted:,} differ from the proposed ones."
+    plain = {name: table[name].map(lambda points: " ".join(map(str, points))) for name in lists}
+    save_text(folder / "label_errors.csv", table.assign(**plain).to_csv(index=False, lineterminator="\n"))
+    save_text(folder / "label_errors.html", gallery(top, items, f"Label errors: {source.name}", said))
+    for note in source.notes:
+        print(f"note: {note}")
+    print(top.head(10).drop(columns=["supporting", "opposing"]).round(3).to_string(index=False))
+    print(said)
+    print(f"written: label_errors.csv and label_errors.html in {shown(folder)}")
+
+
+if __name__ == "__main__":
+    run_command(main)
