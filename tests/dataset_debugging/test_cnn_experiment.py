@@ -32,8 +32,8 @@ def main():
     experiment._run_all(cnn.EXPERIMENT, *experiment._parse(cnn.EXPERIMENT, cnn.__file__))
 
 
-def start(path):
-    command = [sys.executable, cnn.__file__, *SMALL, "--path", str(path)]
+def start(path, *more):
+    command = [sys.executable, cnn.__file__, *SMALL, "--path", str(path), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
@@ -71,12 +71,12 @@ def test_runs_of_other_images_are_no_results_of_the_paper(refused, tmp_path, uni
 
 
 def test_interrupted_refits_end_at_once(tmp_path):
-    process = start(tmp_path)
-    while not list(tmp_path.glob("0/accuracies/refits_*.npy")):
+    process = start(tmp_path, "--retrain_epochs", "100000")
+    while not list(tmp_path.glob("0/accuracies/refit_*.checkpoint")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    printed = process.communicate(timeout=20)[0]
+    printed = process.communicate(timeout=60)[0]
     assert process.returncode == 130 and "go on from their last epoch next time" in printed
 
 
