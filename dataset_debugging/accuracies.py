@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 
 from config import UserError, seed, shown
-from dataset_debugging.calculate_orders import still_flipped
+from dataset_debugging.calculate_orders import still_wrong
 from dataset_debugging.runs import REMAKE
 from models.files import load_npy, save_npy
 
@@ -42,9 +42,9 @@ def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeat
     tables = {method: load_refits(run_dir, method, (checkpoints, repeats)) for method in methods}
     tasks = []
     for method, table in tables.items():
-        order, _ = run_dir.load_order(method)
+        (order, _), changed = run_dir.load_order(method), run_dir.load_changed(method)
         for c, r in np.argwhere(np.isnan(table)):
-            tasks.append((method, c, r, still_flipped(order, flipped, c + 1), refit_seed(run, c + 1, r)))
+            tasks.append((method, c, r, still_wrong(order, flipped, c + 1, changed), refit_seed(run, c + 1, r)))
         bar.total -= int(np.isfinite(table).sum())
     recording = Lock()
 

@@ -33,6 +33,20 @@ def fraction_identified(order, flipped):
     return np.array(found)
 
 
-def still_flipped(order, flipped, checkpoint):
-    """The flipped points whose labels are still wrong at a checkpoint, in increasing order."""
-    return np.setdiff1d(flipped, checked(order, checkpoint))
+def fraction_corrected(order, flipped, changed):
+    """The share of the flipped points that are checked and changed, at each of the 20 checkpoints.
+
+    changed (n,): whether a checked point's label becomes another one, as a detector proposes.
+    """
+    if not len(flipped):
+        return np.zeros(CHECKPOINTS)
+    return fraction_identified(order, flipped[changed[flipped]]) * changed[flipped].mean()
+
+
+def still_wrong(order, flipped, checkpoint, changed=None):
+    """The points whose labels, one of two, are wrong at a checkpoint, in increasing order.
+
+    changed (n,): as `fraction_corrected` takes it; None: checking a point gives it its true label.
+    """
+    found = checked(order, checkpoint)
+    return np.setdiff1d(flipped, found) if changed is None else np.setxor1d(flipped, found[changed[found]])

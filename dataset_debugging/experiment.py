@@ -33,11 +33,16 @@ from config import (
 )
 from dataset_debugging import results
 from dataset_debugging.accuracies import record_accuracies
-from dataset_debugging.calculate_orders import RANDOM, flipped_points, fraction_identified, order_by_suspicion
-from dataset_debugging.moments import load_moments
+from dataset_debugging.calculate_orders import (
+    RANDOM,
+    flipped_points,
+    fraction_corrected,
+    fraction_identified,
+    order_by_suspicion,
+)
 from dataset_debugging.results import FOLDERS
 from dataset_debugging.runs import FRESH, REMAKE, RunDir
-from explainer.label_errors import DETECTORS, scored
+from explainer.label_errors import DETECTORS, Moment, proposed, scored
 from explainer.methods import METHODS
 from explainer.weights import calculate, load_weights, save_weights, weights_path
 from models.files import load_npy, save_npy, save_npz
@@ -61,6 +66,9 @@ class Task(Protocol):
 
     def train(self, flipped: np.ndarray, seed: int, folder) -> SavedOutputs:
         """Train with these labels flipped; write the model and its saved outputs below `folder`/model."""
+
+    def moments(self, folder, outputs: SavedOutputs) -> list[Moment]:
+        """What `explainer.label_errors` needs of the training whose outputs these are."""
 
     def refit(self, flipped: np.ndarray, seed: int, checkpoint: Path) -> float:
         """Train with these labels flipped; return the accuracy on the test data. Called from several threads.
@@ -247,12 +255,24 @@ class _Run:
             if method == RANDOM:
                 order = np.random.RandomState(self.seeds["random order"]).permutation(self.task.n)
             elif method in DETECTORS:
-                order = order_by_suspicion(scored(method, load_moments(self.run_dir.path, outputs)))
+                self._order_by_detector(method, outputs)
+                continue
             else:
                 weights = load_weights(self.run_dir.path, method, outputs, lr=self.options.lr)
                 order = order_by_suspicion(METHODS[method].suspicion(weights))
             save_npz(self.run_dir.order(method), order=order, fraction_fixed=fraction_identified(order, self.flipped))
         return bool(todo)
+
+    def _order_by_detector(self, method, outputs):
+        moments, path = self.task.moments(self.run_dir.path, outputs), self.run_dir.order(method)
+        if not DETECTORS[method].corrects:
+            order = order_by_suspicion(scored(method, moments))
+            save_npz(path, order=order, fraction_fixed=fraction_identified(order, self.flipped))
+            return
+        score, labels = proposed(moments)
+        order, changed = order_by_suspicion(score), labels != outputs.labels_train
+        shares = fraction_corrected(order, self.flipped, changed)
+        save_npz(path, order=order, fraction_fixed=shares, changed=changed)
 
     def _accuracies(self):
         shape = self.experiment.checkpoints, self.options.average_over_runs

@@ -6,8 +6,11 @@ python dataset_debugging/experiment_dataset_debugging_Xgboost.py --num_of_run 10
 import os
 
 from dataset_debugging.experiment import Experiment, main
-from models.Xgboost.train import train
-from models.Xgboost.trees import FEATURES, accuracy, fit, predict
+from dataset_debugging.runs import REMAKE
+from explainer.label_errors import Moment, left_out_margins
+from models.outputs import outputs_path
+from models.Xgboost.train import MODEL, train
+from models.Xgboost.trees import FEATURES, accuracy, fit, load_booster, predict
 from models.Xgboost.utils_german import load
 
 
@@ -24,6 +27,11 @@ class German:
 
     def train(self, flipped, seed, folder):
         return train(folder, self.features, seed, self._labels(flipped))
+
+    def moments(self, folder, outputs):
+        booster = load_booster(outputs_path(folder).with_name(MODEL), REMAKE)
+        left_out = left_out_margins(booster, self.data.X_train, outputs.labels_train)
+        return [Moment.of(outputs)._replace(left_out=left_out)]
 
     def refit(self, flipped, seed, checkpoint):
         booster = fit(self.data.X_train, self._labels(flipped), seed)

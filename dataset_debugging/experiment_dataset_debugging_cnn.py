@@ -6,11 +6,11 @@ python dataset_debugging/experiment_dataset_debugging_cnn.py --num_of_run 10 --f
 import os
 
 from dataset_debugging.experiment import Experiment, main
-from dataset_debugging.moments import KEPT_EPOCHS, epoch_folder
 from dataset_debugging.networks import NetworkTask, add_scale_options
 from models.CNN.data.prepare import DEFAULT_CLASSES, add_data_options
 from models.CNN.train import accuracy, fit_binary, saved_outputs, train
 from models.CNN.utils_cifar import Start, add_training_options, load
+from models.moments import KEPT_EPOCHS, epoch_folder
 from models.outputs import outputs_path
 
 

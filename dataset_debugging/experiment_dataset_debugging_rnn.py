@@ -6,9 +6,8 @@ python dataset_debugging/experiment_dataset_debugging_rnn.py --num_of_run 5 --fl
 import os
 
 from dataset_debugging.experiment import Experiment, main
-from dataset_debugging.moments import KEPT_EPOCHS, keep_moment
 from dataset_debugging.networks import NetworkTask, add_scale_options
-from explainer.label_errors import Moment
+from models.moments import keeper
 from models.RNN.train import accuracy, fit_lstm, read, train, training_points
 from models.RNN.train import add_options as add_model_options
 
@@ -28,10 +27,7 @@ class Sentiment(NetworkTask):
         self.arguments |= {"max_length": options.max_length, "pretrained_vectors": options.use_pretrained}
 
     def train_on(self, y, seed, folder):
-        def keep(network, epoch, kept):
-            if epoch in KEPT_EPOCHS and epoch < self.schedule.epochs:  # the last is in the saved outputs
-                keep_moment(folder, epoch, Moment.of_head(*training_points(network, self.data, y), network.fc, epoch))
-
+        keep = keeper(folder, self.schedule.epochs, lambda network: training_points(network, self.data, y))
         more = {"pick": False, "after_epoch": keep, "progress": "training"}
         return train(folder, self.data, self.schedule, self.hidden, seed, y, **more)
 

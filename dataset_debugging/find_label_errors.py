@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from config import MODELS, ArgumentParser, UserError, at_least_one, run_command, script_relative, shown, whole
 from config import base_folder as base
-from dataset_debugging.moments import load_moments
 from explainer.label_errors import find_label_errors, left_out_margins
 from explainer.label_errors.gallery import gallery
 from explainer.label_errors.tables import boosted, read_table
 from models.files import load_npz, save_text
+from models.moments import load_moments
 from models.outputs import load_outputs
 
 SHOWN, CUT = 200, 600  # points on the page; letters of a text
@@ -105,7 +105,8 @@ class Model(Source):
             self._item = lambda i: {"row": {str(c): f"{v:g}" for c, v in zip(data.columns, data.X_train[i]) if v}}
         self.labels = np.array(names)[outputs.labels_train]
         if not self.moments:
-            self.notes = ["no earlier moments of the training are kept: what it has memorized cannot be seen any more"]
+            again = "" if options.model == "Xgboost" else ": train with --keep_moments"
+            self.notes = [f"no earlier moments of the training are kept, what it has memorized cannot be seen{again}"]
 
     def item(self, i):
         return self._item(i)

@@ -21,13 +21,13 @@ from tqdm import tqdm
 from config import PROJECT_ROOT, ArgumentParser, UserError, run_command, script_relative, shown
 from dataset_debugging import figures
 from dataset_debugging.calculate_orders import CHECKPOINTS, fraction_identified, order_by_suspicion
-from dataset_debugging.moments import KEPT_EPOCHS, epoch_folder
 from dataset_debugging.results import ACCURACY, FOLDERS, IDENTIFIED, LABELS, RESULTS, check_data, published
 from dataset_debugging.runs import FRESH, REMAKE, RunDir
 from explainer.methods import METHODS
 from explainer.rps_l2 import ConvergenceWarning
 from explainer.weights import calculate
 from models.files import load_json, load_npy, markdown_table, save_text
+from models.moments import KEPT_EPOCHS, epoch_folder
 from models.outputs import SavedOutputs, outputs_path
 
 CHECKED = 0.2

@@ -5,6 +5,7 @@ import hashlib
 import torch
 
 from config import at_least_one, positive
+from models.moments import load_moments
 from models.training import Schedule
 
 OPTIONS = ("epochs", "train_lr", "retrain_epochs", "retrain_lr", "batch_size", "bfloat16")
@@ -32,6 +33,10 @@ class NetworkTask:
         self.refit_schedule = Schedule(options.retrain_epochs, options.retrain_lr, *batches, lower="--retrain_lr")
         self.arguments = {name: getattr(options, name) for name in OPTIONS}
         self._jobs, self._threads = options.jobs, torch.get_num_threads()
+
+    def moments(self, folder, outputs):
+        """What the network saw after the kept epochs of its training."""
+        return load_moments(folder, outputs)
 
     def train(self, flipped, seed, folder):
         """Train with these labels flipped, on all threads."""

@@ -74,6 +74,13 @@ class RunDir:
             raise UserError(f"{shown(path)} holds {shares.shape} identified shares, expected {CHECKPOINTS}: {REMAKE}")
         return order, shares
 
+    def load_changed(self, method):
+        """Whether a method gives each point another label once it is checked, (n,), or None: it gives the true one."""
+        changed = load_npz(self.order(method), ["order"], REMAKE, optional=["changed"]).get("changed")
+        if changed is not None and (changed.dtype != bool or changed.shape != self.load_order(method)[0].shape):
+            raise UserError(f"{shown(self.order(method))} does not say which labels change: {REMAKE}")
+        return changed
+
     def load_accuracies(self, method):
         """The test accuracies of a method, one for each checkpoint. Raises UserError for anything else."""
         path = self.accuracies(method)

@@ -24,7 +24,7 @@ from dataset_debugging.calculate_orders import (
     flipped_points,
     fraction_identified,
     order_by_suspicion,
-    still_flipped,
+    still_wrong,
 )
 from dataset_debugging.results import IDENTIFIED, LABELS, RESULTS, published
 from explainer import METHODS, last_layer
@@ -86,7 +86,7 @@ def measure(data, runs, features="probability", score=suspicion):
         booster, _, y = test_accuracy(flipped, seed("train", run))
         scores = score(trees.saved_outputs(booster, data, y, features))
         orders = {key: order_by_suspicion(np.asarray(values)) for key, values in scores.items()}
-        wrong = still_flipped(orders["IF"], flipped, 10)
+        wrong = still_wrong(orders["IF"], flipped, 10)
         return (
             {key: fraction_identified(order, flipped) for key, order in orders.items()},
             data.y_train[np.intersect1d(checked(orders["IF"], 8), flipped)].mean(),

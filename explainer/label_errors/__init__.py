@@ -2,7 +2,17 @@
 
 from explainer.label_errors.find import find_label_errors
 from explainer.label_errors.noise import Judgement, judged
-from explainer.label_errors.scores import DETECTORS, Detector, Moment, scored
+from explainer.label_errors.scores import DETECTORS, Detector, Moment, proposed, scored
 from explainer.label_errors.trees import left_out_margins
 
-__all__ = ["DETECTORS", "Detector", "Judgement", "Moment", "find_label_errors", "judged", "left_out_margins", "scored"]
+__all__ = [
+    "DETECTORS",
+    "Detector",
+    "Judgement",
+    "Moment",
+    "find_label_errors",
+    "judged",
+    "left_out_margins",
+    "proposed",
+    "scored",
+]

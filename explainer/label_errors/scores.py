@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from config import UserError
 from explainer.attribution import RPSLJE, InfluenceFunction
@@ -23,7 +24,8 @@ DAMPING = 1e-3  # of the mean eigenvalue of the Hessian: added to it, since a he
 class Moment(NamedTuple):
     """The training points at one moment. features (n,d); labels (n,), 0 ... C-1; weight (C,d) or (1,d); bias or None.
 
-    time: the epoch or round, for figures.
+    time: the epoch or round, for figures. left_out: the points' logits (n,C), or (n,1) of two classes, without their
+    own labels, where the model knows them better than its last layer does, as `left_out_margins` of boosted trees.
     """
 
     features: np.ndarray
@@ -31,6 +33,7 @@ class Moment(NamedTuple):
     weight: np.ndarray
     bias: np.ndarray | None = None
     time: float = 0.0
+    left_out: np.ndarray | None = None
 
     @classmethod
     def of(cls, outputs, time=0.0):
@@ -70,7 +73,10 @@ def leave_one_out_loss(moments):
 
 
 def leave_one_out(moment):
-    """The probabilities (n,C) of every point by the head fitted without it."""
+    """The probabilities (n,C) of every point by the head fitted without it, or by `left_out` where that is given."""
+    if moment.left_out is not None:
+        z = moment.left_out.astype(float)
+        return softmax(np.column_stack([np.zeros(len(z)), z]) if z.shape[1] == 1 else z, axis=1)
     head, F = _head(moment)
     P = head.probabilities(head.logits(F))
     mean = float((P * (1 - P)).sum(1) @ F.square().sum(1)) / (len(F) * head.weight.numel())  # eigenvalue of H
@@ -104,26 +110,36 @@ def without_anchor(moments, lr=1e-5):
 def noise_model(moments, ridges=RIDGES, rounds=ROUNDS):
     """How improbable the given label is by a head that knows of label noise, over the whole training.
 
-    At every moment `explainer.label_errors.noise.judged` fits the noise and a head to the features, each point judged
-    without itself, by every ridge; the score is the mean of -log q_i(y_i) over all of them.
+    At every moment `explainer.label_errors.noise.judged` fits the noise and a head to the features (to `left_out` where
+    that is given), each point judged without itself, by every ridge; the score is the mean of -log q_i(y_i) over all.
 
     Why the mean finds the right moment by itself: a network learns what its data have in common before it memorizes the
     exceptions, so early features set wrong labels apart, and -log q is large for them; later features have given every
     exception a place of its own, and -log q is small for all. A sum of logarithms is therefore led by the moments at
     which the labels are doubted; those at which nothing is doubted add next to nothing, and no moment has to be chosen.
     """
+    return proposed(moments, ridges, rounds)[0]
+
+
+def proposed(moments, ridges=RIDGES, rounds=ROUNDS):
+    """`noise_model`'s score (n,), and the classes (n,) that it takes for the right ones."""
     last = moments[-1]
-    return doubted([moment.features for moment in moments], last.labels, last.classes, ridges, rounds)[0]
+    sets = [moment.features if moment.left_out is None else moment.left_out for moment in moments]
+    score, probability = doubted(sets, last.labels, last.classes, ridges, rounds)
+    return score, probability.argmax(1)
 
 
 @dataclass(frozen=True)
 class Detector:
-    """One score. key: in file names and --methods. label: in figures. score(moments) -> (n,). every: it needs all."""
+    """One score. key: in file names and --methods. label: in figures. score(moments) -> (n,).
+
+    corrects: a checked point gets the label that the noise model proposes, instead of its true one.
+    """
 
     key: str
     label: str
     score: Callable
-    every: bool = False
+    corrects: bool = False
 
 
 DETECTORS = {
@@ -132,7 +148,8 @@ DETECTORS = {
         Detector("loss", "Loss", loss),
         Detector("loo", "Leave-one-out loss", leave_one_out_loss),
         Detector("ours_signed", "RPS-LJE without the anchor", without_anchor),
-        Detector("noise", "Noise model over the training", noise_model, every=True),
+        Detector("noise", "Noise model over the training", noise_model),
+        Detector("repair", "Noise model, its own labels", noise_model, corrects=True),
     )
 }
 

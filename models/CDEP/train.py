@@ -162,7 +162,8 @@ def result_of(data, settings, folder):
     result = load_json(path, remedy)
     for name, value in {**settings._asdict(), "data": data.fingerprint()}.items():
         if result.get(name) != value:
-            raise UserError(f"{shown(path)} was made with {name} {result.get(name)}, now {value}: {remedy}")
+            option = "--lambda" if name == "lam" else name
+            raise UserError(f"{shown(path)} was made with {option} {result.get(name)}, now {value}: {remedy}")
     if not all(isinstance(result.get(name), (int, float)) for name in NUMBERS):
         raise UserError(f"{shown(path)} lacks some of {', '.join(NUMBERS)}: {remedy}")
     return result

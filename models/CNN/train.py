@@ -13,6 +13,7 @@ import torch
 from config import ArgumentParser, at_least_one, device, positive, run_command, script_relative, shown, whole
 from models.CNN.data.prepare import add_data_options
 from models.CNN.utils_cifar import ImageBatches, Start, add_training_options, as_channels_last, load
+from models.moments import add_moments_option, begin_moments, keeper
 from models.outputs import SavedOutputs, outputs_path
 from models.training import Schedule, binary_loss, enough_memory, fit, keep_freed_memory, save_network
 
@@ -46,6 +47,11 @@ def saved_outputs(network, data, y_train=None):
     return SavedOutputs.of_head(*parts, network.fc)
 
 
+def training_points(network, data, y_train=None):
+    """The features (n,64) of the training images and the labels (n,) that the network is trained on, on the CPU."""
+    return last_layer(network, data.x_train)[0], (data.y_train if y_train is None else y_train).cpu()
+
+
 def accuracy(network, data):
     """Share of the test images whose label is the predicted class."""
     _, logits = last_layer(network, data.x_test)
@@ -76,13 +82,18 @@ def main():
     parser.add_argument("--seed", type=whole, default=0, help="seed of the shuffling")
     add_data_options(parser)
     add_training_options(parser)
+    add_moments_option(parser)
     parser.add_device()
     options = parser.parse_args()
     folder, chosen = script_relative(options.saved_path, __file__), device(options.device)
     data = load(options.dataset, options.data_dir, options.classes, chosen, options.num_of_samples)
     start, began = Start(options.weights), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, bfloat16=options.bfloat16)
-    outputs = train(folder, start, data, schedule, options.seed, progress="training")
+    begin_moments(folder)
+    keep = (
+        keeper(folder, options.epochs, lambda network: training_points(network, data)) if options.keep_moments else None
+    )
+    outputs = train(folder, start, data, schedule, options.seed, after_epoch=keep, progress="training")
     seconds = time.perf_counter() - began
     n, m = len(data.y_train), len(data.y_test)
     print(f"ResNet-20 on {data.classes[0]} (0) and {data.classes[1]} (1): {n:,} training images, {m:,} test images")

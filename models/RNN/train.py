@@ -26,6 +26,7 @@ from config import (
     whole,
 )
 from models.files import save_json, save_text
+from models.moments import add_moments_option, begin_moments, keeper
 from models.outputs import SavedOutputs, outputs_path
 from models.RNN import utils_imdb
 from models.RNN.batches import Reviews
@@ -86,8 +87,7 @@ def new_network(data, hidden, number):
 def fit_lstm(data, schedule, hidden, number, y_train=None, pick=False, after_epoch=None, **more):
     """A network trained on the reviews, labels y_train (n,) if given; more: as `models.training.fit` takes it.
 
-    pick: return the epoch of the highest validation accuracy, the first of equal ones, instead of the last; there is no
-    after_epoch then.
+    pick: return the epoch of the highest validation accuracy, the first of equal ones, instead of the last.
     """
     network = new_network(data, hidden, number)
 
@@ -95,6 +95,8 @@ def fit_lstm(data, schedule, hidden, number, y_train=None, pick=False, after_epo
         found = accuracy(network, data.validation)
         if found > kept.get("accuracy", -1.0):
             kept.update(accuracy=found, epoch=epoch, network=copy.deepcopy(network.state_dict()))
+        if after_epoch is not None:
+            after_epoch(network, epoch, kept)
 
     best = {}
     fit(
@@ -190,12 +192,17 @@ def main():
     parser.add_argument("--saved_path", default="saved_models/base", help="run folder, relative to this script")
     parser.add_argument("--seed", type=whole, default=0, help="seed of the initialization and the batches")
     add_options(parser)
+    add_moments_option(parser)
     parser.add_device()
     options = parser.parse_args()
     folder, chosen = script_relative(options.saved_path, __file__), device(options.device)
     data, began = read(options, chosen), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, "adam", options.bfloat16)
-    outputs = train(folder, data, schedule, options.hidden_dim, options.seed, progress="training")
+    begin_moments(folder)
+    keep = (
+        keeper(folder, options.epochs, lambda network: training_points(network, data)) if options.keep_moments else None
+    )
+    outputs = train(folder, data, schedule, options.hidden_dim, options.seed, after_epoch=keep, progress="training")
     seconds, sizes = time.perf_counter() - began, [len(part) for part in (data.train, data.validation, data.test)]
     print("LSTM on {}: {:,} training, {:,} validation, {:,} test reviews".format(options.dataset, *sizes))
     print(f"{len(data.corpus.words):,} words; {torch.get_num_threads()} threads, {chosen}")

@@ -11,6 +11,7 @@ from models.Xgboost.trees import FEATURES, fit, save, saved_outputs
 from models.Xgboost.utils_german import load
 
 SEED = 9999  # the published one
+MODEL = "xgb.ubj"  # beside the saved outputs
 
 
 def train(folder, features="probability", seed=SEED, y_train=None):
@@ -24,7 +25,7 @@ def train(folder, features="probability", seed=SEED, y_train=None):
     outputs = saved_outputs(booster, data, y_train, features)
     path = outputs_path(folder)
     path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
-    save(booster, path.with_name("xgb.ubj"))
+    save(booster, path.with_name(MODEL))
     outputs.save(path)
     return outputs
 
@@ -46,7 +47,7 @@ def main():
     print(f"XGBoost on German Credit: {n} training rows, {len(outputs.labels_test)} test rows, {d - 1} trees")
     print(f"training accuracy {outputs.train_accuracy:.4f}, test accuracy {outputs.test_accuracy:.4f}")
     print(f"time: {time.perf_counter() - start:.2f} s")
-    print(f"written: saved_outputs.npz ({options.features} features) and xgb.ubj in {shown(folder / 'model')}")
+    print(f"written: saved_outputs.npz ({options.features} features) and {MODEL} in {shown(folder / 'model')}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import xgboost as xgb
 from scipy.special import expit, logit
 
+from config import UserError, shown
 from explainer.attribution.trees import leaf_values
 from models.files import replacing
 from models.outputs import SavedOutputs
@@ -67,6 +68,14 @@ def saved_outputs(booster, data, y_train, kind):
         parts |= {f"pred_{part}": p, f"labels_{part}": y, f"outputs_{part}": np.stack([1 - p, p], 1)}
         parts[f"{part}_accuracy"] = accuracy(p, y)
     return SavedOutputs(**parts, weight=weight)
+
+
+def load_booster(path, remedy):
+    """The booster that `save` has written. Raises UserError, ending in the remedy, where it is missing or damaged."""
+    try:
+        return xgb.Booster(model_file=str(path))
+    except (xgb.core.XGBoostError, OSError) as error:
+        raise UserError(f"cannot read {shown(path)}: {remedy}") from error
 
 
 def save(booster, path):

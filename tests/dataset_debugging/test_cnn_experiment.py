@@ -15,12 +15,12 @@ import pytest
 from dataset_debugging import experiment, memorization, results
 from dataset_debugging import experiment_dataset_debugging_cnn as cnn
 from dataset_debugging.accuracies import refit_seed
-from dataset_debugging.moments import load_moments
 from dataset_debugging.networks import flipped_labels
 from explainer.methods import METHODS
 from explainer.weights import calculate
 from models.CNN.train import accuracy, fit_binary
 from models.CNN.utils_cifar import Start, load
+from models.moments import load_moments
 from models.outputs import SavedOutputs
 from models.training import Schedule
 

@@ -16,6 +16,7 @@ from config import seed
 from dataset_debugging import accuracies, experiment
 from dataset_debugging.accuracies import refit_seed
 from dataset_debugging.experiment_dataset_debugging_Xgboost import EXPERIMENT, German
+from explainer.label_errors import left_out_margins
 from models.Xgboost import trees
 
 SCRIPT = Path(experiment.__file__).with_name("experiment_dataset_debugging_Xgboost.py")
@@ -71,6 +72,31 @@ def test_labels_are_flipped_and_accuracies_are_refits(uninterrupted):
     booster = trees.fit(data.X_train, y, refit_seed(0, 7, 0))
     expected = trees.accuracy(trees.predict(booster, data.X_test), data.y_test)
     assert np.load(run / "accuracies" / "accuracies_ours.npy")[6] == expected
+
+
+def test_a_repair_corrects_what_the_noise_model_proposes(tmp_path):
+    process = start(tmp_path, "--methods", "noise", "repair")
+    printed = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, printed
+    run, data = tmp_path / "0", trees_data()
+    noise, repair = (dict(np.load(run / "orders" / f"order_{key}.npz")) for key in ("noise", "repair"))
+    np.testing.assert_array_equal(noise["order"], repair["order"])
+    assert noise["fraction_fixed"][5] > 0.5  # chance: 0.3
+    flipped = np.load(run / "orders" / "random_flipping_order.npy")[:335]
+    y = data.y_train.copy()
+    y[flipped] = 1 - y[flipped]
+    outputs = np.load(run / "model" / "saved_outputs.npz")
+    np.testing.assert_array_equal(outputs["labels_train"], y)
+    booster = trees.load_booster(run / "model" / "xgb.ubj", "")
+    without = left_out_margins(booster, data.X_train, y)[:, 0]
+    assert np.corrcoef(repair["changed"], (without > 0) != y)[0, 1] > 0.5  # the trees' own doubts
+    checked = repair["order"][: 1118 * 4 // 20]
+    rows = checked[repair["changed"][checked]]
+    assert repair["fraction_fixed"][3] == np.isin(flipped, rows).mean()
+    y[rows] = 1 - y[rows]
+    fitted = trees.fit(data.X_train, y, refit_seed(0, 4, 0))
+    expected = trees.accuracy(trees.predict(fitted, data.X_test), data.y_test)
+    assert np.load(run / "accuracies" / "accuracies_repair.npy")[3] == expected
 
 
 def trees_data():

@@ -9,9 +9,9 @@ from dataset_debugging import experiment
 from dataset_debugging import experiment_dataset_debugging_rnn as rnn
 from dataset_debugging.accuracies import refit_seed
 from dataset_debugging.calculate_orders import order_by_suspicion
-from dataset_debugging.moments import load_moments
 from dataset_debugging.networks import flipped_labels
-from explainer.label_errors import DETECTORS, scored
+from explainer.label_errors import DETECTORS, proposed, scored
+from models.moments import load_moments
 from models.outputs import SavedOutputs
 from models.RNN import utils_imdb
 from models.RNN.train import accuracy, add_options, fit_lstm, read
@@ -39,6 +39,8 @@ def test_scores_of_label_errors_order_by_the_kept_moments(command, tmp_path, mon
     for key in DETECTORS:
         order = np.load(run / "orders" / f"order_{key}.npz")["order"]
         np.testing.assert_array_equal(order, order_by_suspicion(scored(key, moments)))
+    changed = np.load(run / "orders" / "order_repair.npz")["changed"]
+    np.testing.assert_array_equal(changed, proposed(moments)[1] != outputs.labels_train)
 
 
 def test_a_run_flips_its_reviews_and_refits_on_what_is_still_wrong(command, tmp_path, monkeypatch):

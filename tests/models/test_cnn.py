@@ -12,6 +12,7 @@ from models.CNN import pretrain, train
 from models.CNN.CNN import ResNet20
 from models.CNN.train import last_layer
 from models.CNN.utils_cifar import ImageBatches, Start, load, normalized
+from models.moments import load_moments
 from models.outputs import load_outputs
 from models.training import Schedule, binary_loss, fit, load_tensors
 
@@ -125,6 +126,17 @@ def test_the_same_command_writes_the_same_bytes_and_another_seed_others(command,
         assert a == b != c
     assert {path.name for path in (tmp_path / "a" / "model").iterdir()} == {"saved_outputs.npz", "resnet20.pt"}
     assert load_outputs(tmp_path / "a", "CNN").intermediate_train.shape == (40, 64)
+
+
+def test_moments_are_kept_for_the_label_errors_of_that_training(command, tmp_path):
+    assert command(train.main, *SMALL, "--epochs", 3, "--keep_moments", "--saved_path", tmp_path)[0] == 0
+    outputs = load_outputs(tmp_path, "CNN")
+    first, second, last = load_moments(tmp_path, outputs)
+    assert (first.time, second.time) == (1, 2) and first.features.shape == (40, 64)
+    np.testing.assert_array_equal(last.features, outputs.intermediate_train)
+    assert not np.array_equal(first.features, second.features) and not np.array_equal(second.features, last.features)
+    assert command(train.main, *SMALL, "--epochs", 1, "--saved_path", tmp_path)[0] == 0  # another training's are none
+    assert len(load_moments(tmp_path, load_outputs(tmp_path, "CNN"))) == 1
 
 
 def test_digits_are_learnt_from_the_carried_weights(command, tmp_path):

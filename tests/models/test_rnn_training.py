@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from config import ArgumentParser
+from models.moments import load_moments
 from models.outputs import load_outputs
 from models.RNN import train, utils_imdb
 from models.RNN.texts import tokens
@@ -108,6 +109,11 @@ def test_the_same_command_writes_the_same_bytes_and_another_seed_others(command,
         a, b, c = ((tmp_path / name / "model" / file).read_bytes() for name in "abc")
         assert a == b != c
     assert load_outputs(tmp_path / "a", "RNN").intermediate_train.shape == (60, 8)
+    kept = tmp_path / "kept"
+    assert command(train.main, *SMALL, "--epochs", 2, "--seed", 3, "--keep_moments", "--saved_path", kept)[0] == 0
+    outputs = load_outputs(kept, "RNN")
+    np.testing.assert_array_equal(outputs.intermediate_train, load_outputs(tmp_path / "a", "RNN").intermediate_train)
+    assert [moment.time for moment in load_moments(kept, outputs)][0] == 1
 
 
 @pytest.mark.parametrize(
