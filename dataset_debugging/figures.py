@@ -19,6 +19,7 @@ STYLES = {  # colours that the colour-blind tell apart, and markers for print
     "Leave-one-out loss": ("#56B4E9", "P"),
     "RPS-LJE without the anchor": ("#0072B2", "*"),
     "Noise model over the training": ("#000000", "X"),
+    "Noise model, its own labels": ("#882255", "<"),
     "Random": ("#666666", "D"),
 }
 PANELS = {IDENTIFIED: "mislabelled data identified", ACCURACY: "test accuracy"}

@@ -63,6 +63,13 @@ def loss(moments):
     return head.losses(head.logits(F), head.targets(torch.as_tensor(moments[-1].labels))).numpy()
 
 
+def probabilities(moment):
+    """The probabilities (n,C) of the classes by the head itself."""
+    head, F = _head(moment)
+    P = head.probabilities(head.logits(F)).numpy()
+    return np.stack([1 - P[:, 0], P[:, 0]], 1) if P.shape[1] == 1 else P
+
+
 def leave_one_out_loss(moments):
     """The cross-entropy of the given label by the head fitted without the point, in closed form.
 

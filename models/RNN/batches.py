@@ -30,6 +30,13 @@ class Reviews:
         other.labels = self.labels if labels is None else labels
         return other
 
+    def part(self, rows):
+        """Some of the reviews, rows (k,), in that order."""
+        other = copy.copy(self)
+        other.starts, other.labels = self.starts[rows.to(self.device)], self.labels[rows.to(self.device)]
+        other.lengths = self.lengths[rows]
+        return other
+
     def rows(self, size, generator):
         """An epoch's batches, as `models.training.Batches` says: sorted by length within random pools of 50 batches."""
         batches = []
