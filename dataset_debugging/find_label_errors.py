@@ -22,23 +22,24 @@ from config import MODELS, ArgumentParser, UserError, at_least_one, run_command,
 from config import base_folder as base
 from explainer.label_errors import find_label_errors, left_out_margins
 from explainer.label_errors.gallery import gallery
+from explainer.label_errors.noise import VOTES
 from explainer.label_errors.tables import boosted, read_table
 from models.files import load_npz, save_text
 from models.moments import load_moments
-from models.outputs import load_outputs
+from models.outputs import load_outputs, outputs_path
 
 SHOWN, CUT = 200, 600  # points on the page; letters of a text
 WORDS = "negative", "positive"
 
 
 class Source:
-    """What is judged. features (n,d), labels (n,), moments, explained_by: as `find_label_errors` takes them.
+    """What is judged. features (n,d), labels (n,), moments, explained_by, votes: as `find_label_errors` takes them.
 
     name: of the page. notes: what was done with the data. numbers (n,): the points' numbers in the data set, where some
     are left out.
     """
 
-    moments, explained_by, notes, numbers = (), None, (), None
+    moments, explained_by, notes, numbers, votes = (), None, (), None, VOTES
 
     def item(self, i):
         """What the page shows of point i, as `gallery` takes it."""
@@ -56,7 +57,7 @@ class Csv(Source):
         if len(classes) > max(2, len(y) / 10):
             raise UserError(f"column {options.target} has {len(classes)} values in {len(y)} rows: give one of labels")
         booster, self.explained_by = boosted(table.X, y, options.seed)
-        self.features = left_out_margins(booster, table.X, y)
+        self.features, self.votes = left_out_margins(booster, table.X, y), ()
         self.name = f"{Path(options.csv).name}, column {options.target}"
 
     def item(self, i):
@@ -99,14 +100,20 @@ class Model(Source):
             saved = SavedModel(folder, options.data_dir)
             names, self._item = WORDS, lambda i: {"text": saved.text(i)[:CUT]}
         elif options.model == "Xgboost":
+            from models.Xgboost.train import MODEL
+            from models.Xgboost.trees import load_booster
             from models.Xgboost.utils_german import load
 
-            data = load()
+            data, path = load(), outputs_path(folder).with_name(MODEL)
+            booster = load_booster(path, "run python models/Xgboost/train.py")
+            self.explained_by, self.votes = last.features, ()
+            self.features = left_out_margins(booster, data.X_train, outputs.labels_train)
             self._item = lambda i: {"row": {str(c): f"{v:g}" for c, v in zip(data.columns, data.X_train[i]) if v}}
         self.labels = np.array(names)[outputs.labels_train]
-        if not self.moments:
-            again = "" if options.model == "Xgboost" else ": train with --keep_moments"
-            self.notes = [f"no earlier moments of the training are kept, what it has memorized cannot be seen{again}"]
+        if not self.moments and options.model != "Xgboost":
+            self.notes = [
+                "what the training has memorized cannot be seen without earlier moments: train --keep_moments"
+            ]
 
     def item(self, i):
         return self._item(i)
@@ -140,7 +147,11 @@ def main():
         raise UserError("--csv: give the column of the labels as --target")
     kind = Csv if options.csv else Features if options.features else Model
     source = kind(options)
-    more = {"explained_by": source.explained_by, "neighbours": min(options.neighbours, len(source.labels) - 1)}
+    more = {
+        "explained_by": source.explained_by,
+        "votes": source.votes,
+        "neighbours": min(options.neighbours, len(source.labels) - 1),
+    }
     table = find_label_errors(source.features, source.labels, source.moments, **more)
     slug = Path(options.csv or options.features or options.model).stem
     folder = script_relative(f"label_errors/{slug}" if options.output is None else options.output, __file__)

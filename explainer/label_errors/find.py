@@ -6,14 +6,23 @@ import torch
 
 from config import UserError
 from explainer.attribution.checks import array, number
-from explainer.label_errors.noise import RIDGES, ROUNDS, doubted, standardized
+from explainer.label_errors.noise import RIDGES, ROUNDS, VOTES, doubted, standardized
 
 COLUMNS = ["index", "given_label", "proposed_label", "loo_probability", "score", "rank", "supporting", "opposing"]
 BLOCK = 256  # points whose distances are in memory at once
 
 
 def find_label_errors(
-    features, labels, moments=(), *, explained_by=None, neighbours=5, explained=1000, ridges=RIDGES, rounds=ROUNDS
+    features,
+    labels,
+    moments=(),
+    *,
+    explained_by=None,
+    neighbours=5,
+    explained=1000,
+    votes=VOTES,
+    ridges=RIDGES,
+    rounds=ROUNDS,
 ):
     """The training points of any classifier in the order in which their labels should be checked: a DataFrame.
 
@@ -21,6 +30,7 @@ def find_label_errors(
     classes apart by a linear head. labels (n,): the given ones, of any kind that can be sorted. moments: features of
     the same points earlier in the training, each (n,d'), before it had memorized its errors: with a deep network they
     matter more than anything else. explained_by (n,e): features for supporting and opposing points; None: `features`.
+    votes: of how many nearest points the labels count; () where features are made of the labels, as leaves of trees.
 
     One row for each point, the most suspicious first: index; given_label; proposed_label, the most probable by heads
     that were fitted without the point; loo_probability, that of the given label by these heads; score (see
@@ -39,7 +49,9 @@ def find_label_errors(
             raise UserError(f"got {len(F)} rows of features and {n} labels: give as many of each")
     number("neighbours", neighbours, least=0, whole=True)
     number("explained", explained, least=0, whole=True)
-    score, probability = doubted(sets, y, C, ridges, rounds)
+    for k in votes:
+        number("votes", k, least=1, whole=True)
+    score, probability = doubted(sets, y, C, ridges, rounds, votes)
     proposed = probability.argmax(1)
     order = np.argsort(-score, kind="stable")
     top = order[: explained if neighbours else 0]

@@ -11,18 +11,22 @@ The model is y ~ T[c,.], c ~ pi(f), fitted by expectation maximization (Raykar e
     M   T[c,k] = sum of q_i(c) over the points i with label k, over its sum over all points (and a weak prior)
         head   = the minimum of the mean cross-entropy of pi against q, plus ridge/2n |Theta|^2
 
-One thing is new: in the E step pi_i comes from the head without point i, in closed form,
+Two things are new. First, in the E step pi_i comes from the head without point i, in closed form,
 
     z_-i = z_i + h_i (p_i - q_i) / (1 - h_i p_i (1 - p_i)),        h_i = f_i' (n H)^-1 f_i,
 
 the leverage-corrected logit of `explainer.attribution.expansion.Expansion.leave_one_out`. Otherwise a point of high
-leverage vouches for its own label, and the more so in every round. Classes beyond two are one head each against the
-rest, pi their normalized probabilities (Zadrozny and Elkan, 2002), so that a round is C factorizations of (D,D).
+leverage vouches for its own label, and the more so in every round. Second, the labels of the nearest points, without
+the point itself, are features beside the others (`votes`), so that classes that no hyperplane divides are not taken for
+noise. Classes beyond two are one head each against the rest, pi their normalized probabilities (Zadrozny and Elkan,
+2002), so that a round is C factorizations of (D,D).
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn.functional import one_hot, softplus
 
@@ -31,6 +35,8 @@ from explainer.attribution.checks import number
 
 ROUNDS = 12
 RIDGES = 10.0, 100.0  # of the sum of the losses, on standardized features; all are fitted, and averaged
+VOTES = 10, 30  # of how many nearest points the labels are features
+VOTERS = 20000  # among at most so many points, drawn by seed, the nearest are looked for
 STEPS, TOLERANCE = 25, 1e-6  # of a head's fit, on its parameters
 NOISE = 0.1  # of every class, before the first round,
 PRIOR = 10.0  # and so many points of each class that speak for it in every round
@@ -69,22 +75,43 @@ def judged(F, y, C, ridge=1.0, rounds=ROUNDS):
     return Judgement(q, pi, T)
 
 
-def doubted(sets, y, C, ridges=RIDGES, rounds=ROUNDS):
+def doubted(sets, y, C, ridges=RIDGES, rounds=ROUNDS, counts=VOTES):
     """How improbable the given labels y (n,) are, (n,), and the probabilities (n,C) of the classes without the points.
 
     Means over the sets of features of the same points, each (n,d), and over the ridges: of -log q_i(y_i); and of pi,
     each weighted by how much it doubts, the mean of its -log q_i(y_i) over the points: features that have learned every
-    label by heart propose none.
+    label by heart propose none. counts: of the votes, none where the features are made of the labels.
     """
     y = torch.as_tensor(y).long()
     score, probability = torch.zeros(len(y), dtype=torch.float64), torch.zeros(len(y), C, dtype=torch.float64)
     for F in sets:
+        F = torch.cat([torch.as_tensor(F).double(), votes(F, y, C, counts)], 1)
         for ridge in ridges:
             found = judged(F, y, C, ridge, rounds)
             doubt = -found.q.gather(1, y[:, None])[:, 0].clamp_min(1e-300).log()
             score += doubt
             probability += doubt.mean().clamp_min(1e-12) * found.pi
     return (score / (len(sets) * len(ridges))).numpy(), (probability / probability.sum(1, keepdim=True)).numpy()
+
+
+def votes(F, y, C, counts=VOTES):
+    """The labels that the nearest points carry, as features (n, len(counts) (C-1)): shares of the classes 1 ... C-1.
+
+    By Euclidean distance of the standardized features F (n,d), the point itself left out, the k-th nearest weighted
+    1/k. Wrong labels among them blur a vote, but none of them is the point's own.
+    """
+    y, F = torch.as_tensor(y).long(), standardized(F).numpy()
+    n = len(y)
+    voters = np.arange(n) if n <= VOTERS else np.sort(np.random.RandomState(0).choice(n, VOTERS, replace=False))
+    most = min(max(counts, default=0), len(voters) - 1)
+    if not most:
+        return torch.zeros(n, 0, dtype=torch.float64)
+    near = voters[NearestNeighbors(n_neighbors=most + 1).fit(F[voters]).kneighbors(F, return_distance=False)]
+    itself = np.argsort(near == np.arange(n)[:, None], axis=1, kind="stable")  # moves it to the end
+    labels = one_hot(y[np.take_along_axis(near, itself, 1)[:, :most]], C)[:, :, 1:].double()  # (n,most,C-1)
+    weight = 1 / torch.arange(1, most + 1, dtype=torch.float64)
+    shares = [torch.einsum("nkc,k->nc", labels[:, :k], weight[:k] / weight[:k].sum()) for k in counts]
+    return torch.cat(shares, 1)
 
 
 def standardized(F):

@@ -118,7 +118,8 @@ def noise_model(moments, ridges=RIDGES, rounds=ROUNDS):
     """How improbable the given label is by a head that knows of label noise, over the whole training.
 
     At every moment `explainer.label_errors.noise.judged` fits the noise and a head to the features (to `left_out` where
-    that is given), each point judged without itself, by every ridge; the score is the mean of -log q_i(y_i) over all.
+    that is given) and to the labels of the nearest points, each point judged without itself, by every ridge; the score
+    is the mean of -log q_i(y_i) over all.
 
     Why the mean finds the right moment by itself: a network learns what its data have in common before it memorizes the
     exceptions, so early features set wrong labels apart, and -log q is large for them; later features have given every
@@ -131,8 +132,10 @@ def noise_model(moments, ridges=RIDGES, rounds=ROUNDS):
 def proposed(moments, ridges=RIDGES, rounds=ROUNDS):
     """`noise_model`'s score (n,), and the classes (n,) that it takes for the right ones."""
     last = moments[-1]
-    sets = [moment.features if moment.left_out is None else moment.left_out for moment in moments]
-    score, probability = doubted(sets, last.labels, last.classes, ridges, rounds)
+    sets, more = [moment.features for moment in moments], {}
+    if last.left_out is not None:  # the features, leaves of trees that were grown for the labels, would give them away
+        sets, more = [moment.left_out for moment in moments], {"counts": ()}
+    score, probability = doubted(sets, last.labels, last.classes, ridges, rounds, **more)
     return score, probability.argmax(1)
 
 
