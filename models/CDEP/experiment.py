@@ -57,7 +57,7 @@ SWEEPS = {
     **{name: (TEXT, PHRASES) for name in DATASETS if name.startswith("text_")},
 }
 METHODS_SHOWN = [label for label in dict.fromkeys([*PATCHES, *TINTS, *TEXT]) if label not in NONE]
-COLOURS_OF = {label: f"C{k}" for k, label in enumerate(METHODS_SHOWN)}
+COLOURS_OF = {label: f"C{k if k < 7 else k + 1}" for k, label in enumerate(METHODS_SHOWN)}  # C7 is grey, as none is
 MEASURES = {
     "test_accuracy": "without the fault",
     "against_accuracy": "fault against the label",
