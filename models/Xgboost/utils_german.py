@@ -11,6 +11,7 @@ from models.files import load_npz
 
 DATA = Path(__file__).resolve().parent / "data"
 RAW, ATTRIBUTES, PREPARED = DATA / "german.data", DATA / "attributes.csv", DATA / "prepared.npz"
+READABLE = DATA / "german_credit.csv"
 
 COLUMNS = (
     "existingchecking duration credithistory purpose creditamount savings employmentsince installmentrate statussex "

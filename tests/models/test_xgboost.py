@@ -7,8 +7,8 @@ from explainer import rps_lje
 from explainer.methods import points
 from models.outputs import load_outputs
 from models.Xgboost import train, trees
-from models.Xgboost.data.prepare import prepare
-from models.Xgboost.utils_german import CATEGORICAL, NUMERICAL, RAW, load, raw, readable
+from models.Xgboost.data.prepare import in_words, prepare
+from models.Xgboost.utils_german import CATEGORICAL, NUMERICAL, RAW, READABLE, load, raw, readable
 
 DATA = load()
 BOOSTER = trees.fit(DATA.X_train, DATA.y_train, seed=0)
@@ -19,6 +19,7 @@ def test_prepared_arrays_are_made_again_to_the_bit():
     for name, array in vars(DATA).items():
         assert getattr(made, name).dtype == array.dtype
         np.testing.assert_array_equal(getattr(made, name), array)
+    assert READABLE.read_text() == in_words()
 
 
 def test_raw_file_is_the_original():

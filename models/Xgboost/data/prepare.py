@@ -1,7 +1,9 @@
 """Prepare German Credit: one-hot columns, an 80/20 split, SMOTE on the training part; writes prepared.npz.
 
-python models/Xgboost/data/prepare.py            make prepared.npz again
-python models/Xgboost/data/prepare.py --check    compare what is made now with prepared.npz, bit by bit
+Also writes german_credit.csv, the raw rows in words, with a header.
+
+python models/Xgboost/data/prepare.py            make them again
+python models/Xgboost/data/prepare.py --check    compare what is made now with these files, bit by bit
 """
 
 import numpy as np
@@ -11,8 +13,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.neighbors import NearestNeighbors
 
 from config import ArgumentParser, UserError, run_command, whole
-from models.files import save_npz
-from models.Xgboost.utils_german import CATEGORICAL, NUMERICAL, PREPARED, GermanCredit, load, raw
+from models.files import save_npz, save_text
+from models.Xgboost.utils_german import CATEGORICAL, NUMERICAL, PREPARED, READABLE, GermanCredit, load, raw, readable
 
 SPLIT_SEED = 1  # random_state of the published split
 SMOTE_SEED = 5  # the published draw had none; scripts/xgboost_sensitivity.py shows what the choice does
@@ -43,6 +45,11 @@ def prepare(smote_seed=SMOTE_SEED, dtype=np.int64):
     )
 
 
+def in_words():
+    """The raw file as a CSV file with a header, its codes replaced by what they mean."""
+    return readable().to_csv(index=False, lineterminator="\n")
+
+
 def _parents(X, y, synthetic, seed):
     """The two rows of X between which each synthetic row lies: (k,2), base and neighbour.
 
@@ -62,19 +69,23 @@ def _parents(X, y, synthetic, seed):
 
 def main():
     options = ArgumentParser(description="Prepare German Credit for models/Xgboost.")
-    options.add_argument("--check", action="store_true", help="compare with prepared.npz instead of writing it")
+    options.add_argument("--check", action="store_true", help="compare with the files instead of writing them")
     options.add_argument("--smote_seed", type=whole, default=SMOTE_SEED, help="seed of SMOTE's draws")
     options = options.parse_args()
     made = vars(prepare(options.smote_seed))
     if not options.check:
         save_npz(PREPARED, compressed=True, **made)
+        save_text(READABLE, in_words())
         print(f"written: {PREPARED.name}, {len(made['X_train'])} training and {len(made['X_test'])} test rows")
+        print(f"written: {READABLE.name}, the raw rows in words")
         return
+    if READABLE.read_bytes() != in_words().encode():
+        raise UserError(f"{READABLE.name} is not what this command makes: it is restored by git")
     different = [name for name, array in vars(load()).items() if not np.array_equal(array, made[name])]
     if different:
         cause = f"SMOTE seed {options.smote_seed}, other versions than in constraints.txt, or a changed german.data"
         raise UserError(f"prepared.npz differs in {', '.join(different)}: made with {cause}; it is restored by git")
-    print("prepared.npz is what this command makes, bit by bit")
+    print(f"prepared.npz and {READABLE.name} are what this command makes, bit by bit")
 
 
 if __name__ == "__main__":
