@@ -8,7 +8,9 @@ The model is y ~ T[c,.], c ~ pi(f), fitted by expectation maximization (Raykar e
 2012):
 
     E   q_i(c) = pi_i(c) T[c, y_i] / sum over c' of the same
-    M   T[c,k] = sum of q_i(c) over the points i with label k, over its sum over all points (and a weak prior)
+    M   T[c,k] = sum of q_i(c) over the points i with label k, over its sum over all points, with two priors: a weak one
+                 of little noise, and one of equal noise of all classes, EQUAL n/C points of each class, since classes
+                 that overlap look like noise of one of them
         head   = the minimum of the mean cross-entropy of pi against q, plus ridge/2n |Theta|^2
 
 Two things are new. First, in the E step pi_i comes from the head without point i, in closed form,
@@ -40,6 +42,7 @@ VOTERS = 20000  # among at most so many points, drawn by seed, the nearest are l
 STEPS, TOLERANCE = 25, 1e-6  # of a head's fit, on its parameters
 NOISE = 0.1  # of every class, before the first round,
 PRIOR = 10.0  # and so many points of each class that speak for it in every round
+EQUAL = 0.3  # of the points of a class: so many speak for noise that is the same in all classes, as much as there is
 LARGEST_LEVERAGE = 0.999  # of h p (1 - p): beyond it a point is a direction of its own
 
 
@@ -70,8 +73,7 @@ def judged(F, y, C, ridge=1.0, rounds=ROUNDS):
         pi = _classes(z)
         q = pi * T[:, y].T
         q = q / q.sum(1, keepdim=True)
-        T = q.T @ given + PRIOR * prior
-        T = T / T.sum(1, keepdim=True)
+        T = _noise(q.T @ given, prior)
     return Judgement(q, pi, T)
 
 
@@ -124,6 +126,15 @@ def standardized(F):
     scale = F.square().mean(0).sqrt()
     kept = scale > 1e-9 * scale.max().clamp_min(1e-300)
     return torch.cat([F[:, kept] / scale[kept], F.new_ones(len(F), 1)], 1)
+
+
+def _noise(counts, prior):
+    """T (C,C) from how many points of each class carry each label, (C,C), and the priors."""
+    C = len(counts)
+    level = 1 - float(counts.diagonal().sum() / counts.sum())
+    equal = torch.full_like(counts, level / (C - 1)).fill_diagonal_(1 - level)
+    T = counts + PRIOR * prior + EQUAL * float(counts.sum()) / C * equal
+    return T / T.sum(1, keepdim=True)
 
 
 def _round(F, targets, theta, ridge):

@@ -15,7 +15,7 @@ from explainer.attribution.heads import Head
 from explainer.attribution.rows import Rows
 from explainer.label_errors import DETECTORS, Moment, find_label_errors, judged, left_out_margins, scored
 from explainer.label_errors.find import COLUMNS
-from explainer.label_errors.noise import NOISE, PRIOR
+from explainer.label_errors.noise import EQUAL, NOISE, PRIOR
 from explainer.label_errors.scores import leave_one_out
 
 
@@ -62,8 +62,10 @@ def slow_rounds(X, y, ridge, rounds):
             pi[i] = expit(F[i] @ (w - np.linalg.solve(H, F[others].T @ (p - t[others]) + ridge * w)))
         q = np.column_stack([1 - pi, pi]) * T[:, y].T
         q /= q.sum(1, keepdims=True)
+        wrong = (q[y == 0, 1].sum() + q[y == 1, 0].sum()) / len(y)
+        shared = EQUAL * len(y) / 2 * np.array([[1 - wrong, wrong], [wrong, 1 - wrong]])
         T = np.array([[q[y == k, c].sum() + PRIOR * (1 - NOISE if k == c else NOISE) for k in (0, 1)] for c in (0, 1)])
-        T /= T.sum(1, keepdims=True)
+        T = (T + shared) / (T + shared).sum(1, keepdims=True)
     return q, T
 
 
