@@ -25,9 +25,12 @@ STYLES = {  # colours that the colour-blind tell apart, and markers for print
 PANELS = {IDENTIFIED: "mislabelled data identified", ACCURACY: "test accuracy"}
 
 
-def label_flips(experiment, title):
-    """Draw an experiment's runs, or its committed results; returns the figure and the results behind it."""
-    results = load(experiment)
+def label_flips(experiment, title, detectors=False):
+    """Draw an experiment's runs, or its committed results; returns the figure and the results behind it.
+
+    detectors: with those of `explainer.label_errors`.
+    """
+    results = load(experiment, detectors)
     return draw(results, title), results
 
 

@@ -19,6 +19,8 @@ from explainer.methods import METHODS
 from models.files import load_json, save_json, save_text
 
 LABELS = {key: method.label for key, method in [*METHODS.items(), *DETECTORS.items()]} | {RANDOM: "Random"}
+PAPER = (*METHODS, RANDOM)  # the methods of the paper, whose results are committed as <experiment>.csv
+BESIDE = "label_errors"  # all of them, as <experiment>_label_errors.csv, where the detectors have been run
 ACCURACY, IDENTIFIED = "test_accuracy", "mislabelled_identified"
 RESULTS = "dataset_debugging/results"  # below PROJECT_ROOT for ours, below CODE_ROOT for those that came with the code
 PUBLISHED = CODE_ROOT / "dataset_debugging" / "published_curves.csv"
@@ -64,15 +66,18 @@ def published(experiment):
     )
 
 
-def load(experiment):
-    """The runs of an experiment that lie in this project's folders, else the committed results, else an error."""
+def load(experiment, detectors=False):
+    """The runs of an experiment that lie in this project's folders, else the committed results, else an error.
+
+    detectors: with those of `explainer.label_errors`; else the methods of the paper alone.
+    """
     folder = PROJECT_ROOT / FOLDERS[experiment]
-    if any(folder.glob("*/run.json")):
+    if any(_ordered(folder, DETECTORS if detectors else METHODS)):
         try:
-            return load_runs(experiment, folder)
+            return load_runs(experiment, folder, keys=LABELS if detectors else PAPER)
         except OtherData as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
-    path = committed(f"{experiment}.csv")
+    path = committed(f"{experiment}_{BESIDE}.csv" if detectors else f"{experiment}.csv")
     if path is None:
         raise NoRuns(f"there are no runs of {experiment} in {shown(folder)}: run its experiment first")
     table = pd.read_csv(path, converters={"value": float})  # exact in every release of pandas
@@ -84,8 +89,13 @@ def committed(name):
     return next((root / RESULTS / name for root in (PROJECT_ROOT, CODE_ROOT) if (root / RESULTS / name).exists()), None)
 
 
-def load_runs(experiment, folder, number=None):
-    """The finished stages of the runs below `folder`, the first `number` of them or all.
+def _ordered(folder, methods):
+    """The orders of these methods in the runs below a folder."""
+    return [run for run in folder.glob("*/run.json") for key in methods if RunDir(run.parent).order(key).exists()]
+
+
+def load_runs(experiment, folder, number=None, keys=tuple(LABELS)):
+    """The finished stages of the runs below `folder`, the first `number` of them or all, of the methods `keys`.
 
     Raises UserError where their arguments differ, or where none has come as far as its orders.
     """
@@ -96,9 +106,10 @@ def load_runs(experiment, folder, number=None):
         noted = load_json(path, FRESH)
         missing = [name for name in ("arguments", "n", "device", "python", "packages") if name not in noted]
         found = len(rows)
-        for method, label in LABELS.items():
+        for method in keys:
             for quantity, values in _values(run_dir, method):
-                rows += [(experiment, int(path.parent.name), quantity, label, s, v) for s, v in zip(SHARES, values)]
+                row = experiment, int(path.parent.name), quantity, LABELS[method]
+                rows += [(*row, s, v) for s, v in zip(SHARES, values)]
         if len(rows) > found:
             if missing:
                 raise UserError(f"{shown(path)} has no {', '.join(missing)}: {FRESH}")
@@ -166,8 +177,11 @@ def _count(number, noun):
 
 
 def export(experiment):
-    """Write the runs of an experiment as committed results."""
-    results = load_runs(experiment, PROJECT_ROOT / FOLDERS[experiment])
-    table = results.table.to_csv(index=False, lineterminator="\n")  # every digit, so that the report is the same
-    save_text(PROJECT_ROOT / RESULTS / f"{experiment}.csv", table)
-    save_json(PROJECT_ROOT / RESULTS / f"{experiment}.json", results.scale)
+    """Write the runs of an experiment as committed results; with the detectors, where there are any, once more."""
+    folder = PROJECT_ROOT / FOLDERS[experiment]
+    for name, keys in ((experiment, PAPER), (f"{experiment}_{BESIDE}", tuple(LABELS))):
+        if keys == PAPER or _ordered(folder, DETECTORS):
+            results = load_runs(experiment, folder, keys=keys)
+            table = results.table.to_csv(index=False, lineterminator="\n")  # every digit, so that reports are the same
+            save_text(PROJECT_ROOT / RESULTS / f"{name}.csv", table)
+            save_json(PROJECT_ROOT / RESULTS / f"{name}.json", results.scale)
