@@ -48,18 +48,20 @@ def draw(results, title):
     keys.append(Line2D([], [], color="black", label="ours, mean ± sd over runs"))
     if len(theirs):
         keys.append(Line2D([], [], color="black", linestyle="--", alpha=0.5, label="published"))
+    columns = 3 if alone else len(keys) if len(keys) < 8 else 5
+    top = (0.88 if alone else 0.93) - 0.04 * (0 if alone else (len(keys) - 1) // columns)
     figure.legend(
         handles=keys,
         loc="upper center",
         bbox_to_anchor=(0.5, 0.955),
-        ncols=3 if alone else len(keys),
+        ncols=columns,
         frameon=False,
         fontsize=9,
     )
     figure.suptitle(title, y=0.99, fontsize=12)
     caption = textwrap.wrap(describe(results), 95 * len(quantities))
     figure.text(0.5, 0.012, "\n".join(caption), ha="center", fontsize=8, color="#444444")
-    figure.tight_layout(rect=(0, 0.035 * len(caption), 1, 0.88 if alone else 0.93))
+    figure.tight_layout(rect=(0, 0.035 * len(caption), 1, top))
     return figure
 
 
