@@ -72,6 +72,23 @@ def test_exported_runs_are_read_back_to_the_last_digit(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(committed.table, runs.table, check_exact=True)
 
 
+def test_detectors_stand_beside_the_papers_methods_and_not_among_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(results, "CODE_ROOT", tmp_path)
+    folder = tmp_path / results.FOLDERS["rnn"]
+    write_run(folder, 0, 0.2)
+    results.export("rnn")
+    with pytest.raises(results.NoRuns, match="no runs of rnn"):
+        results.load("rnn", detectors=True)
+    save_npz(folder / "0" / "orders" / "order_noise.npz", order=np.arange(3), fraction_fixed=np.full(20, 0.9))
+    results.export("rnn")
+    for _ in range(2):  # from the runs, and from what was exported
+        assert set(results.load("rnn").table["method"]) == {"RPS-LJE"}
+        beside = results.load("rnn", detectors=True).table
+        assert beside.groupby("method")["value"].max().to_dict() == {"RPS-LJE": 0.2, results.LABELS["noise"]: 0.9}
+        shutil.rmtree(tmp_path / "models", ignore_errors=True)
+
+
 def test_committed_identified_shares_are_within_0_04_of_the_published_ones():
     ours = results.summary(pd.read_csv(results.committed("xgboost.csv")))
     both = ours.merge(results.published("xgboost"), on=["quantity", "method", "fraction_checked"])
