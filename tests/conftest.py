@@ -33,6 +33,8 @@ SMALL = {
     "evaluate_explanations.py": "--tests 20 --number 5 --halves 5",
     "adversarial.py": "--number 2",
     "CDEP/train.py": "--epochs 1 --steps 2",
+    "study_label_errors.py": "--sources wine --seeds 1",
+    "check_leave_one_out.py": "--points 10",
     "CDEP/experiment.py": "--epochs 1",
     "RNN/train.py": "--num_of_samples 200 --max_length 60 --hidden_dim 8 --epochs 2",
     "experiment_dataset_debugging_rnn.py": "--num_of_run 1 --num_of_samples 60 --max_length 30 --hidden_dim 4 "
@@ -43,7 +45,7 @@ NEEDS_IMAGES = "pretrain.py", "adversarial.py"  # nothing carried takes their pl
 REVIEWS = 150  # of IMDB, for each class of each part
 CARRIED = {  # what takes the place of data sets that are not there
     ("CNN/train.py", "debugging_cnn.py", "benchmark.py cnn", "prepare.py --dataset"): "--dataset digits",
-    ("explain.py --model CNN",): "--dataset digits",
+    ("explain.py --model CNN", "find_label_errors.py --model CNN"): "--dataset digits",
     ("memorization.py",): "--path ../models/CNN/saved_models/experiment_dataset_debugging",
     ("RNN/train.py", "debugging_rnn.py", "benchmark.py rnn"): "--dataset snippets --use_pretrained False",
     ("--dataset text_",): "--texts snippets",
