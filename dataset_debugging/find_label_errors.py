@@ -18,7 +18,17 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from config import MODELS, ArgumentParser, UserError, at_least_one, run_command, script_relative, shown, whole
+from config import (
+    CODE_ROOT,
+    MODELS,
+    ArgumentParser,
+    UserError,
+    at_least_one,
+    run_command,
+    script_relative,
+    shown,
+    whole,
+)
 from config import base_folder as base
 from explainer.label_errors import find_label_errors, left_out_margins
 from explainer.label_errors.gallery import gallery
@@ -50,7 +60,7 @@ class Csv(Source):
     """A table of a file."""
 
     def __init__(self, options):
-        table = read_table(options.csv, options.target, options.drop)
+        table = read_table(_file(options.csv), options.target, options.drop)
         self.table, self.numbers, self.notes = table, table.numbers, table.notes
         self.labels = table.labels.astype(str) if table.labels.dtype == object else table.labels
         classes, y = np.unique(self.labels, return_inverse=True)
@@ -68,7 +78,7 @@ class Features(Source):
     """Features of any classifier."""
 
     def __init__(self, options):
-        path = Path(options.features)
+        path = _file(options.features)
         remedy = "give an .npz file with features (n,d) and labels (n,)"
         arrays = load_npz(path, ["features", "labels"], remedy, optional=["moments"])
         self.features, self.labels, self.name = arrays["features"], arrays["labels"], path.name
@@ -119,6 +129,11 @@ class Model(Source):
         return self._item(i)
 
 
+def _file(given):
+    """A file of the user's, relative to the current folder, or one of this repository."""
+    return next((path for path in (Path(given), CODE_ROOT / given) if path.exists()), Path(given))
+
+
 def _png(pixels):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -129,7 +144,7 @@ def main():
     parser = ArgumentParser(description="List the labels that are probably wrong, most suspicious first.")
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--csv", help="a table with a header")
+    what.add_argument("--csv", help="a table with a header; relative to the current folder, else to the repository")
     what.add_argument("--features", help="an .npz file with features (n,d), labels (n,) and, if any, moments (k,n,d)")
     what.add_argument("--model", choices=list(MODELS), help="a model of this repository")
     add("--target", help="of --csv: the column of the labels")

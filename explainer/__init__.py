@@ -8,12 +8,13 @@ For any classifier with a linear head: `RPSLJE`, `RPSL2`, `InfluenceFunction`, `
 
 from explainer.attribution import RPSL2, RPSLJE, GroupInfluence, InfluenceFunction, TopK, TracIn
 from explainer.influence import influence_function
-from explainer.label_errors import find_label_errors
+from explainer.label_errors import DETECTORS, find_label_errors
 from explainer.methods import METHODS
 from explainer.rps_l2 import rps_l2
 from explainer.rps_lje import rps_lje
 
 __all__ = [
+    "DETECTORS",
     "METHODS",
     "RPSL2",
     "RPSLJE",
