@@ -177,13 +177,13 @@ def main():
     table = table.assign(index=numbers[table["index"]], **lists)
     top = table.head(options.shown)
     doubted = int((table["given_label"] != table["proposed_label"]).sum())
-    said = f"The {len(top)} most suspicious of {len(table):,} labels; {doubted:,} differ from the proposed ones."
+    said = f"The {len(top)} most suspicious of {len(table):,} labels; of {doubted:,} another label is proposed."
     plain = {name: table[name].map(lambda points: " ".join(map(str, points))) for name in lists}
     save_text(folder / "label_errors.csv", table.assign(**plain).to_csv(index=False, lineterminator="\n"))
     save_text(folder / "label_errors.html", gallery(top, items, f"Label errors: {source.name}", said))
     for note in source.notes:
         print(f"note: {note}")
-    print(top.head(10).drop(columns=["supporting", "opposing"]).round(3).to_string(index=False))
+    print(top.head(10).drop(columns=["supporting", "opposing"]).to_string(index=False, float_format="{:.3g}".format))
     print(said)
     print(f"written: label_errors.csv and label_errors.html in {shown(folder)}")
 

@@ -69,7 +69,7 @@ def _card(row, item, name):
     if "text" in item:
         parts.append(f'<p class="words">{_escape(item["text"])}</p>')
     facts = {"given": (row.given_label, "given"), "proposed": (row.proposed_label, "proposed"),
-             "probability": (f"{row.loo_probability:.3f}", ""), "score": (f"{row.score:.2f}", "")}  # fmt: skip
+             "probability": (f"{row.loo_probability:.3f}", ""), "score": (f"{row.score:.2g}", "")}  # fmt: skip
     for label, points in (("supported by", row.supporting), ("opposed by", row.opposing)):
         if len(points):
             facts[label] = ", ".join(map(str, points)), ""
