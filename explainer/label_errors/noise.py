@@ -31,6 +31,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn.functional import one_hot, softplus
+from tqdm import tqdm
 
 from config import UserError
 from explainer.attribution.checks import number
@@ -86,7 +87,7 @@ def doubted(sets, y, C, ridges=RIDGES, rounds=ROUNDS, counts=VOTES):
     """
     y = torch.as_tensor(y).long()
     score, probability = torch.zeros(len(y), dtype=torch.float64), torch.zeros(len(y), C, dtype=torch.float64)
-    for F in sets:
+    for F in tqdm(sets, "moments", disable=None if len(sets) > 1 else True, leave=False):
         F = torch.cat([torch.as_tensor(F).double(), votes(F, y, C, counts)], 1)
         for ridge in ridges:
             found = judged(F, y, C, ridge, rounds)
