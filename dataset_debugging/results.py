@@ -36,6 +36,9 @@ FOLDERS = {
 }
 
 
+# And those that have no published counterpart: how the detectors do there.
+OTHERS = {"cnn_from_scratch": "models/CNN/saved_models/experiment_dataset_debugging_from_scratch"}
+
 # What the runs of a published experiment must be of, by the argument in run.json that says it.
 DATA = {"cnn": ("images", "cifar automobile / horse"), "rnn": ("reviews", "imdb")}
 
@@ -71,7 +74,7 @@ def load(experiment, detectors=False):
 
     detectors: with those of `explainer.label_errors`; else the methods of the paper alone.
     """
-    folder = PROJECT_ROOT / FOLDERS[experiment]
+    folder = PROJECT_ROOT / (FOLDERS | OTHERS)[experiment]
     if any(_ordered(folder, DETECTORS if detectors else METHODS)):
         try:
             return load_runs(experiment, folder, keys=LABELS if detectors else PAPER)
@@ -130,7 +133,7 @@ def load_runs(experiment, folder, number=None, keys=tuple(LABELS)):
 def check_data(experiment, arguments, folder):
     """Raise OtherData where runs with these arguments are not of what a published experiment is of."""
     name, wanted = DATA.get(experiment.partition("_")[0], (None, None))
-    if experiment in FOLDERS and arguments.get(name, wanted) != wanted:
+    if experiment in FOLDERS | OTHERS and arguments.get(name, wanted) != wanted:
         raise OtherData(
             f"the runs in {shown(folder)} are of {arguments[name]}, those of {experiment} of {wanted}: move that folder"
         )
@@ -178,9 +181,9 @@ def _count(number, noun):
 
 def export(experiment):
     """Write the runs of an experiment as committed results; with the detectors, where there are any, once more."""
-    folder = PROJECT_ROOT / FOLDERS[experiment]
+    folder = PROJECT_ROOT / (FOLDERS | OTHERS)[experiment]
     for name, keys in ((experiment, PAPER), (f"{experiment}_{BESIDE}", tuple(LABELS))):
-        if keys == PAPER or _ordered(folder, DETECTORS):
+        if experiment in FOLDERS if keys == PAPER else _ordered(folder, DETECTORS):
             results = load_runs(experiment, folder, keys=keys)
             table = results.table.to_csv(index=False, lineterminator="\n")  # every digit, so that reports are the same
             save_text(PROJECT_ROOT / RESULTS / f"{name}.csv", table)

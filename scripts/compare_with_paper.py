@@ -13,6 +13,7 @@ from dataset_debugging.results import (
     FOLDERS,
     IDENTIFIED,
     LABELS,
+    OTHERS,
     NoRuns,
     committed,
     describe,
@@ -142,6 +143,9 @@ def main():
             experiments[experiment] = beside(experiment)
         except NoRuns:
             missing.append(experiment)
+    for experiment, folder in OTHERS.items():
+        if options.export and any((PROJECT_ROOT / folder).glob("*/run.json")):
+            export(experiment)
     if missing:
         print(f"not run yet: {', '.join(missing)}")
     if not experiments:
