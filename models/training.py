@@ -45,7 +45,12 @@ class Schedule(NamedTuple):
 
 
 class Batches(Protocol):
-    """Training data in memory. device: where."""
+    """Training data in memory. device: where.
+
+    Two more are optional. parts(rows): a batch's rows in parts whose gradients are added, so that a batch of large
+    inputs needs no more memory than others; the loss is a mean over rows. varied: whether batches differ in shape much,
+    so that freed memory had better go back to the system.
+    """
 
     device: torch.device
 
@@ -69,7 +74,7 @@ def fit(
     progress: title of a tqdm bar over the epochs, None for none.
     Raises UserError where the loss is no longer finite or the memory does not suffice.
     """
-    keep_freed_memory()
+    keep_freed_memory(not getattr(data, "varied", False))
     optimizer = OPTIMIZERS[schedule.optimizer](network.parameters())
     known = tuple(None if callable(value) else value for value in schedule[:-1])
     kept = {} if kept is None else kept
@@ -98,17 +103,19 @@ def _epoch(network, data, loss, schedule, epoch, optimizer, generator):
     """One pass over the data; returns the mean loss."""
     batches = data.rows(schedule.batch_size, generator)
     total, n = torch.zeros((), device=data.device), 0
+    split = getattr(data, "parts", lambda rows: [rows])
     network.train()
     for step, rows in enumerate(batches):
         done = (epoch * len(batches) + step) / (schedule.epochs * len(batches))
         optimizer.param_groups[0]["lr"] = schedule.lr(done) if callable(schedule.lr) else schedule.lr
-        with enough_memory(), torch.autocast(data.device.type, torch.bfloat16, enabled=schedule.bfloat16):
-            inputs, labels = data.batch(rows, generator, done)
-            value = loss(network(*inputs).float(), labels)
-            optimizer.zero_grad()
-            value.backward()
+        optimizer.zero_grad()
+        for part in split(rows):
+            with enough_memory(), torch.autocast(data.device.type, torch.bfloat16, enabled=schedule.bfloat16):
+                inputs, labels = data.batch(part, generator, done)
+                value = loss(network(*inputs).float(), labels)
+                (value * (len(part) / len(rows))).backward()
+            total += value.detach() * len(part)
         optimizer.step()
-        total += value.detach() * len(rows)
         n += len(rows)
     return total.item() / n  # the only time in an epoch that the host waits for the device
 

@@ -10,8 +10,13 @@ from models.RNN.RNN import PAD
 POOL = 50  # batches that are sorted by length together while training: enough to pad little, and still random
 
 
+MOST = 2**15  # padded words whose activations are in memory at once while training: about 2 GB with 256 units
+
+
 class Reviews:
     """Tokenized reviews on the computing device. labels (n,): float32. lengths (n,): words in each, on the CPU."""
+
+    varied = True  # reviews of one batch are of similar length, those of another of another
 
     def __init__(self, reviews, device="cpu"):
         """reviews: `models.RNN.utils_imdb.Reviews`."""
@@ -43,6 +48,10 @@ class Reviews:
         for pool in torch.randperm(len(self), generator=generator).split(POOL * size):
             batches += pool[self.lengths[pool].argsort(stable=True)].split(size)
         return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+
+    def parts(self, rows):
+        """A batch in parts of at most 2^15 padded words: a review has up to 2,762 words."""
+        return rows.split(max(1, MOST // int(self.lengths[rows].max())))
 
     def batch(self, rows, generator, done):
         """Padded word numbers (b,l), lengths (b,) and the generator of the dropout for `rows`, and their labels."""

@@ -31,7 +31,7 @@ from models.outputs import SavedOutputs, outputs_path
 from models.RNN import utils_imdb
 from models.RNN.batches import Reviews
 from models.RNN.RNN import SentimentLSTM
-from models.training import Schedule, binary_loss, enough_memory, fit, initialized, keep_freed_memory, save_network
+from models.training import Schedule, binary_loss, enough_memory, fit, initialized, save_network
 
 EVALUATED = 50000  # padded words in a batch when nothing is trained
 
@@ -120,7 +120,6 @@ def last_layer(network, reviews, tokens=EVALUATED):
 
     tokens: padded words in a batch; changes no result.
     """
-    keep_freed_memory()
     network.eval()
     batches, features = reviews.sorted_batches(tokens), []
     for rows in batches:
