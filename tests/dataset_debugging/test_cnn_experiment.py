@@ -35,7 +35,13 @@ def main():
 def start(path, *more):
     command = [sys.executable, cnn.__file__, *SMALL, "--path", str(path), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    more = {"env": environment, "preexec_fn": interruptible, "text": True}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
+
+
+def interruptible():
+    """Ctrl-C interrupts the new process, though a shell that has begun the tests in the background had it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +78,14 @@ def test_runs_of_other_images_are_no_results_of_the_paper(refused, tmp_path, uni
 
 def test_interrupted_refits_end_at_once(tmp_path):
     process = start(tmp_path, "--retrain_epochs", "100000")
-    while not list(tmp_path.glob("0/accuracies/refit_*.checkpoint")):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    printed = process.communicate(timeout=60)[0]
+    try:
+        while not list(tmp_path.glob("0/accuracies/refit_*.checkpoint")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        printed = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
     assert process.returncode == 130 and "go on from their last epoch next time" in printed
 
 
