@@ -7,6 +7,7 @@ from conftest import REPOSITORY
 import explainer
 from explainer import decomposition
 from explainer.decomposition.registry import MODULES
+from explainer.label_errors.find import COLUMNS
 from models.CDEP.data import DATASETS
 
 
@@ -35,8 +36,15 @@ def test_the_examples_of_the_penalty_page_run():
 
 def test_the_page_names_everything_that_is_public():
     text = (REPOSITORY / "docs" / "attribution.md").read_text()
-    names = [n for n in explainer.__all__ if n[0].isupper() and n != "METHODS"] + list(explainer.attribution.SOLVERS)
+    classes = [n for n in explainer.__all__ if n[0].isupper() and n not in ("METHODS", "DETECTORS")]
+    names = [*classes, *explainer.attribution.SOLVERS]
     public = [n for n in dir(explainer.attribution.base.Attributor) if not n.startswith("_")]
     for name in [*names, *public]:
         if name not in ("method", "unit", "features", "trees", "logits"):
             assert f"`{name}" in text or f".{name}(" in text, name
+
+
+def test_the_page_of_label_errors_names_every_detector_and_column():
+    text = (REPOSITORY / "docs" / "label_errors.md").read_text()
+    for name in ("DETECTORS", *explainer.DETECTORS, *COLUMNS):
+        assert f"`{name}`" in text or f".{name}`" in text, name
