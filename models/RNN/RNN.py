@@ -48,7 +48,19 @@ class SentimentLSTM(nn.Module):
         """nn.Dropout with a generator of its own, so that trainings side by side draw apart from one another."""
         if not self.training or not self.p:
             return x
-        return x * torch.empty_like(x).bernoulli_(1 - self.p, generator=generator).div_(1 - self.p)
+        return x * kept(x, self.p, generator).div_(1 - self.p)
+
+
+def kept(x, p, generator=None):
+    """A mask of x's shape and type, 0 with probability p (to 2^-15) and else 1.
+
+    Four times as fast on the CPU as a Bernoulli draw for each element: 16 random bits are enough for one.
+    """
+    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(
+        -(2**63), None, generator=generator
+    )
+    mask = bits.view(torch.int16)[: x.numel()] >= round(p * 2**16) - 2**15
+    return mask.view(x.shape).to(x.dtype)
 
 
 def turn(l, lengths):

@@ -10,13 +10,12 @@ from models.RNN.RNN import PAD
 POOL = 50  # batches that are sorted by length together while training: enough to pad little, and still random
 
 
+LONG = 512  # words; reviews of one batch are of similar length, those of another of another
 MOST = 2**15  # padded words whose activations are in memory at once while training: about 2 GB with 256 units
 
 
 class Reviews:
     """Tokenized reviews on the computing device. labels (n,): float32. lengths (n,): words in each, on the CPU."""
-
-    varied = True  # reviews of one batch are of similar length, those of another of another
 
     def __init__(self, reviews, device="cpu"):
         """reviews: `models.RNN.utils_imdb.Reviews`."""
@@ -28,6 +27,11 @@ class Reviews:
 
     def __len__(self):
         return len(self.labels)
+
+    @property
+    def varied(self):
+        """Whether batches differ in length so much that memory kept for one is of no use to most others."""
+        return int(self.lengths.max()) > LONG
 
     def labelled(self, labels):
         """The same reviews with other labels (n,), None for their own."""

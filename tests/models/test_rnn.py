@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from models.RNN import utils_imdb
 from models.RNN.batches import Reviews
-from models.RNN.RNN import PAD, SentimentLSTM, turn
+from models.RNN.RNN import PAD, SentimentLSTM, kept, turn
 
 LENGTHS = (5, 9, 1, 9, 2)
 
@@ -89,6 +89,18 @@ def test_padding_and_company_change_no_feature(network):
             torch.testing.assert_close(network.features(longer, length)[0], together[i])
             other = torch.cat([tokens, torch.full((1, 7), 33)], 1)  # whatever stands where the padding is
             torch.testing.assert_close(network.features(other, length)[0], together[i])
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.75])
+def test_what_is_kept_is_drawn_with_its_probability_for_each_element_alone(p):
+    mask = kept(torch.empty(3, 70001), p, torch.Generator().manual_seed(0))
+    assert mask.dtype == torch.float32 and set(mask.unique().tolist()) == {0.0, 1.0}
+    n = mask.numel()
+    assert abs(mask.mean().item() - (1 - p)) < 4 * (p * (1 - p) / n) ** 0.5
+    flat = mask.flatten() - (1 - p)
+    for lag in range(1, 9):  # four neighbours come from one draw
+        correlation = (flat[lag:] * flat[:-lag]).mean().item() / (p * (1 - p))
+        assert abs(correlation) < 4 / n**0.5
 
 
 def test_dropout_drops_half_and_keeps_the_mean_only_while_training(network):
