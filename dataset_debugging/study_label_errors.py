@@ -3,10 +3,10 @@
 python dataset_debugging/study_label_errors.py                   all of it; needs the images and reviews
 python dataset_debugging/study_label_errors.py --sources Xgboost cancer wine
 
-Every combination of source, noise and seed is a file below --path, written when it is done, so that a study that was
-stopped goes on. Writes label_errors.csv (area and share found of each), label_errors.md (their means) and the figure
-label_errors below dataset_debugging/results and figs, or below --output. The same defaults everywhere; no
-detector knows which labels are wrong. See docs/label_errors.md.
+The trainings of every combination of source, noise and seed are a file below --path, written when they are done, so
+that a study that was stopped goes on, and another detector costs no training. Writes label_errors.csv (area and share
+found of each), label_errors.md (their means) and the figure label_errors below dataset_debugging/results and figs, or
+below --output. The same defaults everywhere; no detector knows which labels are wrong. See docs/label_errors.md.
 """
 
 import re
@@ -16,34 +16,27 @@ import warnings
 import pandas as pd
 from tqdm import tqdm
 
-from config import PROJECT_ROOT, ArgumentParser, UserError, at_least_one, device, run_command, script_relative, shown
-from dataset_debugging.label_noise import NOISES, with_noise
-from dataset_debugging.study_detectors import FOLDS, NAMES, all_scores, area, found_at
+from config import PROJECT_ROOT, ArgumentParser, at_least_one, device, run_command, script_relative, shown
+from dataset_debugging.label_noise import NOISES
+from dataset_debugging.study_detectors import FOLDS, all_scores, area, found_at
 from dataset_debugging.study_sources import SOURCES, USUAL
 from dataset_debugging.study_tables import draw, summary
-from models.files import load_json, save_json, save_text
+from dataset_debugging.study_trainings import Trained, trained
+from models.files import save_text
 
 COLUMNS = ["source", "noise", "seed", "detector", "area", "found", "trainings", "seconds", "n", "wrong", "scale"]
-AGAIN = "delete that file, and the same command makes it again"
 
 
-def cell(source, noise, seed, folds):
-    """One row for each detector, COLUMNS from `detector` on: the scores of one training on labels with this noise."""
-    clean = source.clean if noise.kind == "boundary" else None
-    noisy, wrong = with_noise(source.y, source.C, noise, seed, clean)
-    began = time.perf_counter()
-    moments = source.train(noisy, seed)
-    seconds = {1: time.perf_counter() - began, 0: 0.0}
-    began = time.perf_counter()
-    probability = source.out_of_fold(noisy, seed, FOLDS) if folds else None
-    seconds[FOLDS] = time.perf_counter() - began
+def judged(kept, seed):
+    """One row for each detector, COLUMNS from `detector` on, of a `Trained`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of singular Hessians and unfinished descents, as published
-        found = all_scores(moments, probability, seed)
-    n, k, rows = len(noisy), len(wrong), []
+        found = all_scores(kept.moments, kept.out_of_fold, seed)
+    seconds = {0: 0.0, 1: kept.seconds[0], FOLDS: kept.seconds[1]}
+    wrong, n, rows = kept.wrong, len(kept.moments[-1].labels), []
     for name, (score, trainings, own) in found.items():
-        values = round(area(score, wrong), 5), round(found_at(score, wrong, k / n), 5)
-        rows.append([name, *values, trainings, round(seconds[trainings] + own, 2), n, k, source.scale])
+        values = round(area(score, wrong), 5), round(found_at(score, wrong, len(wrong) / n), 5)
+        rows.append([name, *values, trainings, round(seconds[trainings] + own, 2), n, len(wrong), kept.scale])
     return rows
 
 
@@ -68,7 +61,7 @@ def _parsed():
     add("--noises", nargs="+", choices=noises, default=noises, metavar="NOISE", help=f"of {known}")
     add("--seeds", type=at_least_one, default=5, help="of the noise, the training and the folds")
     add("--no_folds", action="store_true", help="leave out cleanlab's five folds, which cost five trainings each")
-    add("--path", default="label_errors/study", help="folder of the single results, relative to this script")
+    add("--path", default="label_errors/study", help="folder of the trainings, relative to this script")
     add("--output", help="folder of results/ and figs/, relative to this script (default: its own)")
     add("--data_dir", help="folder of the images and the reviews (default: $RPS_LJE_DATA, else data/)")
     add("--vectors", help="file of word vectors of the RNN (default: glove.6B.100d.txt of --data_dir)")
@@ -83,7 +76,7 @@ def _parsed():
 
 
 def _all(options, folder):
-    """The rows of every combination, from its file where there is one."""
+    """The rows of every combination; its trainings from their file where there is one."""
     noises = [noise for noise in NOISES if noise.name in options.noises]
     jobs = [(name, noise, seed) for name in options.sources for noise in noises for seed in range(options.seeds)]
     rows, opened = [], {}
@@ -93,13 +86,13 @@ def _all(options, folder):
             settings = {"source": name, "noise": noise.name, "seed": seed, "folds": not options.no_folds}
             path = _path(folder, settings | options.size)
             if path.exists():
-                found = _known(path)
+                kept = Trained.load(path)
             else:
                 if name not in opened:
                     opened = {name: SOURCES[name](options)}  # one at a time in memory
-                found = cell(opened[name], noise, seed, settings["folds"])
-                save_json(path, {**settings, **options.size, "rows": found})
-            rows += [[name, noise.name, seed, *row] for row in found]
+                kept = trained(opened[name], noise, seed, FOLDS if settings["folds"] else 0, time.perf_counter)
+                kept.save(path)
+            rows += [[name, noise.name, seed, *row] for row in judged(kept, seed)]
             bar.update()
     return rows
 
@@ -108,17 +101,7 @@ def _path(folder, settings):
     """The file of one combination: settings that differ have another."""
     words = [str(value) for name, value in settings.items() if name not in ("source", "folds")]
     name = "_".join([*words, *([] if settings["folds"] else ["no_folds"])])
-    return folder / re.sub(r"[ ,]+", "_", settings["source"]) / f"{re.sub(r'[ %_]+', '_', name)}.json"
-
-
-def _known(path):
-    rows = load_json(path, AGAIN).get("rows")
-    width = len(COLUMNS) - 3
-    if not isinstance(rows, list) or not all(
-        isinstance(row, list) and len(row) == width and row[0] in NAMES for row in rows
-    ):
-        raise UserError(f"{shown(path)} holds no results of this study: {AGAIN}")
-    return rows
+    return folder / re.sub(r"[ ,]+", "_", settings["source"]) / f"{re.sub(r'[ %_]+', '_', name)}.npz"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataset_debugging.label_noise import NOISES, Noise, with_noise
 from dataset_debugging.study_detectors import FIVE_FOLDS, NAMES, all_scores, area, found_at, neighbours
 from dataset_debugging.study_label_errors import COLUMNS, main
 from dataset_debugging.study_sources import HEADS, SOURCES, LinearHead, Source
+from dataset_debugging.study_trainings import Trained
 from explainer.label_errors import Moment
 
 
@@ -131,10 +132,15 @@ def test_the_command_writes_its_table_and_goes_on(command, refused, tmp_path):
     assert (tmp_path / "figs" / "label_errors.png").exists()
     text = path.with_suffix(".md").read_text()
     assert "wine: 178 points, 13 features, 3 classes" in text and text.count("| Xgboost |") == 5  # and once as a column
-    kept, first = sorted((tmp_path / "study").rglob("*.json")), path.read_bytes()
+    kept, first = sorted((tmp_path / "study").rglob("*.npz")), path.read_bytes()
     assert len(kept) == 4
     times = [file.stat().st_mtime_ns for file in kept]
     assert command(main, *arguments)[0] == 0 and path.read_bytes() == first
     assert [file.stat().st_mtime_ns for file in kept] == times
-    kept[0].write_text('{"rows": [["Loss"]]}')
-    assert "no results of this study" in refused(main, *arguments)
+    read = Trained.load(kept[0])
+    assert [read.moments[0].left_out is None for read in map(Trained.load, kept)] == [False, False, True, True]
+    read.moments[0].features[0, 0] = np.nan  # what is judged is what was kept
+    read.save(kept[0])
+    assert "not finite" in refused(main, *arguments)
+    np.savez(kept[0], rows=1)
+    assert "delete that file" in refused(main, *arguments)
