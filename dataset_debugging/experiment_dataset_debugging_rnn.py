@@ -7,8 +7,7 @@ import os
 
 from dataset_debugging.experiment import Experiment, main
 from dataset_debugging.networks import NetworkTask, add_scale_options
-from models.moments import keeper
-from models.RNN.train import accuracy, fit_lstm, read, train, training_points
+from models.RNN.train import accuracy, fit_lstm, moments_keeper, read, train
 from models.RNN.train import add_options as add_model_options
 
 TITLES = {"imdb": "LSTM on IMDB", "snippets": "LSTM on film review snippets"}
@@ -27,9 +26,8 @@ class Sentiment(NetworkTask):
         self.arguments |= {"max_length": options.max_length, "pretrained_vectors": options.use_pretrained}
 
     def train_on(self, y, seed, folder):
-        keep = keeper(folder, self.schedule.epochs, lambda network: training_points(network, self.data, y))
-        more = {"pick": False, "after_epoch": keep, "progress": "training"}
-        return train(folder, self.data, self.schedule, self.hidden, seed, y, **more)
+        settings = folder, self.data, self.schedule, self.hidden, seed, y
+        return train(*settings, pick=False, after_epoch=moments_keeper(*settings), progress="training")
 
     def accuracy_on(self, y, seed, **more):
         return accuracy(fit_lstm(self.data, self.refit_schedule, self.hidden, seed, y, **more), self.data.test)

@@ -33,6 +33,7 @@ from config import base_folder as base
 from explainer.label_errors import find_label_errors, left_out_margins
 from explainer.label_errors.gallery import gallery
 from explainer.label_errors.noise import VOTES
+from explainer.label_errors.scores import own_probabilities
 from explainer.label_errors.tables import boosted, read_table
 from models.files import load_npz, save_text
 from models.moments import load_moments
@@ -43,13 +44,13 @@ WORDS = "negative", "positive"
 
 
 class Source:
-    """What is judged. features (n,d), labels (n,), moments, explained_by, votes: as `find_label_errors` takes them.
+    """What is judged. features, labels, moments, probabilities, explained_by, votes: as `find_label_errors` takes them.
 
     name: of the page. notes: what was done with the data. numbers (n,): the points' numbers in the data set, where some
     are left out.
     """
 
-    moments, explained_by, notes, numbers, votes = (), None, (), None, VOTES
+    moments, probabilities, explained_by, notes, numbers, votes = (), None, None, (), None, VOTES
 
     def item(self, i):
         """What the page shows of point i, as `gallery` takes it."""
@@ -80,12 +81,13 @@ class Features(Source):
     def __init__(self, options):
         path = _file(options.features)
         remedy = "give an .npz file with features (n,d) and labels (n,)"
-        arrays = load_npz(path, ["features", "labels"], remedy, optional=["moments"])
+        arrays = load_npz(path, ["features", "labels"], remedy, optional=["moments", "probabilities"])
         self.features, self.labels, self.name = arrays["features"], arrays["labels"], path.name
         moments = arrays.get("moments")
         if moments is not None and moments.ndim != 3:
             raise UserError(f"{shown(path)}: moments have the shape {moments.shape}: give (k, n, d)")
         self.moments = () if moments is None else tuple(moments)
+        self.probabilities = arrays.get("probabilities")
 
 
 class Model(Source):
@@ -97,6 +99,7 @@ class Model(Source):
         outputs = load_outputs(folder, options.model)
         *before, last = load_moments(folder, outputs)
         self.features, self.moments = last.features, [moment.features for moment in before]
+        self.probabilities = own_probabilities([*before, last])
         self.name, self._item = f"the {options.model} in {shown(folder)}", None
         names = "0", "1"
         if options.model == "CNN":
@@ -145,7 +148,9 @@ def main():
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--csv", help="a table with a header; relative to the current folder, else to the repository")
-    what.add_argument("--features", help="an .npz file with features (n,d), labels (n,) and, if any, moments (k,n,d)")
+    what.add_argument(
+        "--features", help="an .npz file with features (n,d), labels (n,), if any moments (k,n,d), and probabilities"
+    )
     what.add_argument("--model", choices=list(MODELS), help="a model of this repository")
     add("--target", help="of --csv: the column of the labels")
     add("--drop", nargs="+", default=[], metavar="COLUMN", help="of --csv: columns to leave out, such as ids")
@@ -163,6 +168,7 @@ def main():
     kind = Csv if options.csv else Features if options.features else Model
     source = kind(options)
     more = {
+        "probabilities": source.probabilities,
         "explained_by": source.explained_by,
         "votes": source.votes,
         "neighbours": min(options.neighbours, len(source.labels) - 1),

@@ -30,9 +30,9 @@ class Scored(NamedTuple):
 
 
 def tracin(moments):
-    """TracIn's score of a point for itself over the kept moments, equal learning rates."""
-    *_, last = moments
-    parts = ([getattr(moment, name) for moment in moments] for name in ("features", "weight", "bias"))
+    """TracIn's score of a point for itself over the kept moments that have a head, equal learning rates."""
+    *_, last = heads = [moment for moment in moments if moment.weight.any()]
+    parts = ([getattr(moment, name) for moment in heads] for name in ("features", "weight", "bias"))
     features, weights, biases = parts
     return TracIn.from_arrays(features, last.labels, weights, biases).suspicion()
 

@@ -13,6 +13,7 @@ from explainer.label_errors import Moment
 from models.files import load_npz, save_npz
 from models.outputs import SavedOutputs, outputs_path
 
+BEFORE = 0  # the moment before the training, where a model keeps one
 KEPT_EPOCHS = (1, 2, 3, 5, 10, 20, 30)
 REMAKE = "delete that file, and train again"
 _ARRAYS = ["features", "labels", "weight"]
@@ -70,7 +71,7 @@ def load_moments(folder, last):
     last: its `SavedOutputs`. Raises UserError for a damaged file.
     """
     moments = []
-    for epoch in KEPT_EPOCHS:
+    for epoch in (BEFORE, *KEPT_EPOCHS):
         whole, training = outputs_path(epoch_folder(folder, epoch)), _moment_path(folder, epoch)
         if whole.exists():
             moments.append(Moment.of(SavedOutputs.load(whole, REMAKE), epoch))

@@ -17,6 +17,7 @@ def find_label_errors(
     labels,
     moments=(),
     *,
+    probabilities=None,
     explained_by=None,
     neighbours=5,
     explained=1000,
@@ -29,7 +30,8 @@ def find_label_errors(
     features (n,d): what the classifier's last layer sees of its training points, or any other features that tell the
     classes apart by a linear head. labels (n,): the given ones, of any kind that can be sorted. moments: features of
     the same points earlier in the training, each (n,d'), before it had memorized its errors: with a deep network they
-    matter more than anything else. explained_by (n,e): features for supporting and opposing points; None: `features`.
+    matter more than anything else. probabilities (k,n,C): the network's own at k moments of its training, classes in
+    sorted order. explained_by (n,e): features for supporting and opposing points; None: `features`.
     votes: of how many nearest points the labels count; () where features are made of the labels, as leaves of trees.
 
     One row for each point, the most suspicious first: index; given_label; proposed_label, the most probable by heads
@@ -51,7 +53,8 @@ def find_label_errors(
     number("explained", explained, least=0, whole=True)
     for k in votes:
         number("votes", k, least=1, whole=True)
-    score, probability = doubted(sets, y, C, ridges, rounds, votes)
+    own = None if probabilities is None else _mean_probabilities(probabilities, n, C)
+    score, probability = doubted(sets, y, C, ridges, rounds, votes, own)
     proposed = probability.argmax(1)
     order = np.argsort(-score, kind="stable")
     top = order[: explained if neighbours else 0]
@@ -75,6 +78,16 @@ def _features(given, name):
     if F.ndim != 2 or not F.numel():
         raise UserError(f"{name} have the shape {tuple(F.shape)}: give (n, d)")
     return F.double()
+
+
+def _mean_probabilities(given, n, C):
+    """The mean (n,C) of probabilities over the moments."""
+    P = np.asarray(array(given, "probabilities"), dtype=float)
+    if P.ndim != 3 or P.shape[1:] != (n, C) or not len(P):
+        raise UserError(f"probabilities have the shape {P.shape}: give ({n}, {C}) for each of some moments")
+    if not (np.isfinite(P).all() and P.min() >= 0 and np.allclose(P.sum(2), 1, atol=1e-3)):
+        raise UserError("probabilities do not sum to 1 over the classes: give softmax outputs, not logits")
+    return P.mean(0)
 
 
 def _classes(labels):

@@ -44,6 +44,7 @@ STEPS, TOLERANCE = 25, 1e-6  # of a head's fit, on its parameters
 NOISE = 0.1  # of every class, before the first round,
 PRIOR = 10.0  # and so many points of each class that speak for it in every round
 EQUAL = 0.3  # of the points of a class: so many speak for noise that is the same in all classes, as much as there is
+LEAST = 1e-3  # of the information, so that features that say nothing still order the points
 LARGEST_LEVERAGE = 0.999  # of h p (1 - p): beyond it a point is a direction of its own
 
 
@@ -78,23 +79,47 @@ def judged(F, y, C, ridge=1.0, rounds=ROUNDS):
     return Judgement(q, pi, T)
 
 
-def doubted(sets, y, C, ridges=RIDGES, rounds=ROUNDS, counts=VOTES):
+def doubted(sets, y, C, ridges=RIDGES, rounds=ROUNDS, counts=VOTES, own=None):
     """How improbable the given labels y (n,) are, (n,), and the probabilities (n,C) of the classes without the points.
 
-    Means over the sets of features of the same points, each (n,d), and over the ridges: of -log q_i(y_i); and of pi,
-    each weighted by how much it doubts, the mean of its -log q_i(y_i) over the points: features that have learned every
-    label by heart propose none. counts: of the votes, none where the features are made of the labels.
+    Means over the sets of features of the same points, each (n,d), and over the ridges: of -log q_i(y_i), weighted by
+    how much each says of the labels (`information`); and of pi, weighted by that and by how much it doubts, the mean of
+    its -log q_i(y_i) over the points: features that have learned every label by heart propose none. counts: of the
+    votes, none where the features are made of the labels. own (n,C): the network's own probabilities, the mean over its
+    training; their -log of the given label, scaled to the same mean, is half of the score.
     """
     y = torch.as_tensor(y).long()
-    score, probability = torch.zeros(len(y), dtype=torch.float64), torch.zeros(len(y), C, dtype=torch.float64)
+    weights, score = [], torch.zeros(len(y), dtype=torch.float64)
+    probability = torch.zeros(len(y), C, dtype=torch.float64)
     for F in tqdm(sets, "moments", disable=None if len(sets) > 1 else True, leave=False):
         F = torch.cat([torch.as_tensor(F).double(), votes(F, y, C, counts)], 1)
         for ridge in ridges:
             found = judged(F, y, C, ridge, rounds)
-            doubt = -found.q.gather(1, y[:, None])[:, 0].clamp_min(1e-300).log()
-            score += doubt
-            probability += doubt.mean().clamp_min(1e-12) * found.pi
-    return (score / (len(sets) * len(ridges))).numpy(), (probability / probability.sum(1, keepdim=True)).numpy()
+            weights.append(information(found, y))
+            doubt = -_of(found.q, y).log()
+            score += weights[-1] * doubt
+            probability += weights[-1] * doubt.mean().clamp_min(1e-12) * found.pi
+    score /= sum(weights)
+    if own is not None:
+        contradicted = -_of(torch.as_tensor(own).double(), y).log()
+        score = (score + contradicted * score.mean() / contradicted.mean().clamp_min(1e-300)) / 2
+    return score.numpy(), (probability / probability.sum(1, keepdim=True)).numpy()
+
+
+def information(found, y):
+    """How much of the given labels y (n,) a `Judgement` predicts, each without the point, as a share of their entropy.
+
+    1 - (mean of -log sum over c of pi_i(c) T[c, y_i]) / H(y), and LEAST where that is less: near 0 early in a training,
+    before the features say anything, and near 1 where they have learned every label by heart, which doubts none.
+    """
+    given = _of(found.pi @ found.noise, y).log().mean()
+    shares = torch.bincount(y, minlength=found.pi.shape[1]) / len(y)
+    return max(float(1 + given / torch.special.entr(shares).sum().clamp_min(1e-12)), LEAST)
+
+
+def _of(P, y):
+    """The probabilities (n,) of the labels y (n,) in P (n,C)."""
+    return P.gather(1, y[:, None])[:, 0].clamp_min(1e-300)
 
 
 def votes(F, y, C, counts=VOTES):

@@ -23,6 +23,7 @@ DAMPING = 1e-3  # of the mean eigenvalue of the Hessian: added to it, since a he
 
 class Moment(NamedTuple):
     """The training points at one moment. features (n,d); labels (n,), 0 ... C-1; weight (C,d) or (1,d); bias or None.
+    Before the training there may be no head yet: then the weight is zeros.
 
     time: the epoch or round, for figures. left_out: the points' logits (n,C), or (n,1) of two classes, without their
     own labels, where the model knows them better than its last layer does, as `left_out_margins` of boosted trees.
@@ -68,6 +69,12 @@ def probabilities(moment):
     head, F = _head(moment)
     P = head.probabilities(head.logits(F)).numpy()
     return np.stack([1 - P[:, 0], P[:, 0]], 1) if P.shape[1] == 1 else P
+
+
+def own_probabilities(moments):
+    """The probabilities (k,n,C) by the heads of the moments, or None where fewer than two have one."""
+    heads = [moment for moment in moments if moment.weight.any()]
+    return np.stack([probabilities(moment) for moment in heads]) if len(heads) > 1 else None
 
 
 def leave_one_out_loss(moments):
@@ -118,13 +125,20 @@ def noise_model(moments, ridges=RIDGES, rounds=ROUNDS):
     """How improbable the given label is by a head that knows of label noise, over the whole training.
 
     At every moment `explainer.label_errors.noise.judged` fits the noise and a head to the features (to `left_out` where
-    that is given) and to the labels of the nearest points, each point judged without itself, by every ridge; the score
-    is the mean of -log q_i(y_i) over all.
+    that is given) and to the labels of the nearest points, each point judged without itself, by every ridge. One half
+    of the score is the mean of -log q_i(y_i) over all, weighted by how much of the labels each predicts
+    (`explainer.label_errors.noise.information`).
 
     Why the mean finds the right moment by itself: a network learns what its data have in common before it memorizes the
     exceptions, so early features set wrong labels apart, and -log q is large for them; later features have given every
     exception a place of its own, and -log q is small for all. A sum of logarithms is therefore led by the moments at
-    which the labels are doubted; those at which nothing is doubted add next to nothing, and no moment has to be chosen.
+    which the labels are doubted; those at which nothing is doubted add next to nothing. Those before anything is
+    learned doubt at random, and predict little. So no moment has to be chosen.
+
+    The other half, where there are several moments, is -log of the mean over them of the network's own probability of
+    the given label, scaled to the same mean: a head that is trained lags behind one that is fitted anew, and where the
+    features memorize from the first epoch on, as those of a network trained from nothing on few points do, the lag says
+    more than the fit.
     """
     return proposed(moments, ridges, rounds)[0]
 
@@ -135,6 +149,9 @@ def proposed(moments, ridges=RIDGES, rounds=ROUNDS):
     sets, more = [moment.features for moment in moments], {}
     if last.left_out is not None:  # the features, leaves of trees that were grown for the labels, would give them away
         sets, more = [moment.left_out for moment in moments], {"counts": ()}
+    own = own_probabilities(moments)
+    if own is not None:
+        more["own"] = own.mean(0)
     score, probability = doubted(sets, last.labels, last.classes, ridges, rounds, **more)
     return score, probability.argmax(1)
 

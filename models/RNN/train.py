@@ -25,8 +25,9 @@ from config import (
     shown,
     whole,
 )
+from explainer.label_errors import Moment
 from models.files import save_json, save_text
-from models.moments import add_moments_option, begin_moments, keeper
+from models.moments import BEFORE, add_moments_option, begin_moments, keep_moment, keeper
 from models.outputs import SavedOutputs, outputs_path
 from models.RNN import utils_imdb
 from models.RNN.batches import Reviews
@@ -150,6 +151,29 @@ def training_points(network, data, y_train=None):
     return last_layer(network, reviews)[0], reviews.labels.cpu()
 
 
+def moments_keeper(folder, data, schedule, hidden, number, y_train=None):
+    """An after_epoch that keeps the moments of a training (`models.moments`); the one before it is kept at once.
+
+    That one is what the network is given before it has seen a label, the mean of each review's word vectors (n,100).
+    """
+    embedding, reviews = new_network(data, hidden, number).embedding, data.train.labelled(y_train)
+    nothing = torch.zeros(1, embedding.embedding_dim)
+    before = Moment(mean_vectors(embedding, reviews).numpy(), reviews.labels.long().cpu().numpy(), nothing.numpy())
+    keep_moment(folder, BEFORE, before)
+    return keeper(folder, schedule.epochs, lambda network: training_points(network, data, y_train))
+
+
+@torch.inference_mode()
+def mean_vectors(embedding, reviews, tokens=EVALUATED):
+    """The mean (n,d) of the vectors of each review's words, on the CPU, in their own order."""
+    batches, means = reviews.sorted_batches(tokens), []
+    for rows in batches:
+        words, lengths = reviews.tokens(rows)
+        inside = torch.arange(words.shape[1], device=words.device) < lengths[:, None]
+        means.append((embedding(words) * inside[:, :, None]).sum(1) / lengths[:, None])
+    return torch.cat(means).cpu()[torch.cat(batches).argsort()]
+
+
 def train(folder, data, schedule, hidden, number, y_train=None, pick=True, after_epoch=None, progress=None):
     """Train and write the model and its outputs below `folder`/model; as `fit_lstm`. Returns SavedOutputs."""
     path = outputs_path(folder)
@@ -198,10 +222,9 @@ def main():
     data, began = read(options, chosen), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, "adam", options.bfloat16)
     begin_moments(folder)
-    keep = (
-        keeper(folder, options.epochs, lambda network: training_points(network, data)) if options.keep_moments else None
-    )
-    outputs = train(folder, data, schedule, options.hidden_dim, options.seed, after_epoch=keep, progress="training")
+    settings = folder, data, schedule, options.hidden_dim, options.seed
+    keep = moments_keeper(*settings) if options.keep_moments else None
+    outputs = train(*settings, after_epoch=keep, progress="training")
     seconds, sizes = time.perf_counter() - began, [len(part) for part in (data.train, data.validation, data.test)]
     print("LSTM on {}: {:,} training, {:,} validation, {:,} test reviews".format(options.dataset, *sizes))
     print(f"{len(data.corpus.words):,} words; {torch.get_num_threads()} threads, {chosen}")

@@ -33,9 +33,11 @@ def test_scores_of_label_errors_order_by_the_kept_moments(command, tmp_path, mon
     run = tmp_path / "runs" / "0"
     outputs = SavedOutputs.load(run / "model" / "saved_outputs.npz", "")
     moments = load_moments(run, outputs)
-    assert [moment.time for moment in moments] == [1, np.inf] and not (run / "calculated_weights").exists()
-    assert moments[0].features.shape == outputs.intermediate_train.shape
-    np.testing.assert_array_equal(moments[0].labels, outputs.labels_train)
+    assert [moment.time for moment in moments] == [0, 1, np.inf] and not (run / "calculated_weights").exists()
+    assert moments[0].features.shape == (len(outputs.labels_train), 100) and not moments[0].weight.any()
+    assert moments[1].features.shape == outputs.intermediate_train.shape
+    for moment in moments:
+        np.testing.assert_array_equal(moment.labels, outputs.labels_train)
     for key in DETECTORS:
         order = np.load(run / "orders" / f"order_{key}.npz")["order"]
         np.testing.assert_array_equal(order, order_by_suspicion(scored(key, moments)))

@@ -100,14 +100,14 @@ def test_a_linear_head_is_scikit_learns_and_every_detector_judges_it(name):
     assert [found[name].trainings for name in ("Loss", FIVE_FOLDS, "Random")] == [1, 5, 0]
 
 
-@pytest.mark.parametrize("name", ["CNN, digits", "RNN, snippets"])
-def test_networks_train_on_the_noise_and_their_folds_on_a_part(name):
+@pytest.mark.parametrize(("name", "before"), [("CNN, digits", []), ("RNN, snippets", [0])])
+def test_networks_train_on_the_noise_and_their_folds_on_a_part(name, before):
     options = Namespace(data_dir=None, vectors=None, device=torch.device("cpu"))
     options.size = {"num_of_samples": 24, "epochs": 2}
     source = SOURCES[name](options)
     noisy, _ = with_noise(source.y, 2, Noise("uniform", 0.2), 0)
     moments = source.train(noisy, 0)
-    assert len(moments) == 2 and len(noisy) == 24
+    assert [moment.time for moment in moments] == [*before, 1, np.inf] and len(noisy) == 24
     np.testing.assert_array_equal(moments[-1].labels, noisy)
     rows, held = np.arange(16), np.arange(16, 24)
     P = source.predict(noisy, 0, rows, held)

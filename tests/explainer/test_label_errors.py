@@ -157,7 +157,7 @@ def test_without_the_anchor_is_leverage_times_residual():
 def test_the_mean_over_moments_is_led_by_those_that_doubt():
     X, y, wrong, _ = digits()
     memorized = np.column_stack([np.random.default_rng(0).normal(size=X.shape), 20.0 * y])
-    moments = [Moment(features, y, np.ones((1, features.shape[1]))) for features in (X, memorized)]
+    moments = [Moment(features, y, np.zeros((1, features.shape[1]))) for features in (X, memorized)]
     early, late, both = (found(scored("noise", some), wrong) for some in (moments[:1], moments[1:], moments))
     assert late < 0.5 < early - 0.2 and both > early - 0.05
 
