@@ -66,7 +66,7 @@ def _parsed():
     add("--data_dir", help="folder of the images and the reviews (default: $RPS_LJE_DATA, else data/)")
     add("--vectors", help="file of word vectors of the RNN (default: glove.6B.100d.txt of --data_dir)")
     add("--epochs", type=at_least_one, help="of the networks (default: 20 of the CNN, 10 of the RNN)")
-    add("--num_of_samples", type=at_least_one, help="training points of the networks (default: 500 and 2,000)")
+    add("--num_of_samples", type=at_least_one, help="training points of the networks (default: 300 and 2,000)")
     parser.add_device()
     options = parser.parse_args()
     options.device = device(options.device)

@@ -112,9 +112,9 @@ class Network(Source):
 
 
 class Images(Network):
-    """ResNet-20, 500 images of each two classes, as in the small label-flip experiment."""
+    """ResNet-20 on 300 images of two classes."""
 
-    SIZE = {"num_of_samples": 500, "batch_size": 32, "epochs": 20, "train_lr": 0.01}
+    SIZE = {"num_of_samples": 300, "batch_size": 32, "epochs": 20, "train_lr": 0.01}
 
     def __init__(self, options, dataset="cifar"):
         from dataset_debugging.experiment_dataset_debugging_cnn import EXPERIMENT
