@@ -83,23 +83,24 @@ def doubted(sets, y, C, ridges=RIDGES, rounds=ROUNDS, counts=VOTES, own=None):
     """How improbable the given labels y (n,) are, (n,), and the probabilities (n,C) of the classes without the points.
 
     Means over the sets of features of the same points, each (n,d), and over the ridges: of -log q_i(y_i), weighted by
-    how much each says of the labels (`information`); and of pi, weighted by that and by how much it doubts, the mean of
-    its -log q_i(y_i) over the points: features that have learned every label by heart propose none. counts: of the
+    how much a set says of the labels (`information`); and of pi, weighted by that and by how much it doubts, the mean
+    of its -log q_i(y_i) over the points: features that have learned every label by heart propose none. counts: of the
     votes, none where the features are made of the labels. own (n,C): the network's own probabilities, the mean over its
     training; their -log of the given label, scaled to the same mean, is half of the score.
     """
     y = torch.as_tensor(y).long()
-    weights, score = [], torch.zeros(len(y), dtype=torch.float64)
+    total, score = 0.0, torch.zeros(len(y), dtype=torch.float64)
     probability = torch.zeros(len(y), C, dtype=torch.float64)
     for F in tqdm(sets, "moments", disable=None if len(sets) > 1 else True, leave=False):
         F = torch.cat([torch.as_tensor(F).double(), votes(F, y, C, counts)], 1)
-        for ridge in ridges:
-            found = judged(F, y, C, ridge, rounds)
-            weights.append(information(found, y))
+        judgements = [judged(F, y, C, ridge, rounds) for ridge in ridges]
+        weight = sum(information(found, y) for found in judgements) / len(ridges)
+        total += weight * len(ridges)
+        for found in judgements:
             doubt = -_of(found.q, y).log()
-            score += weights[-1] * doubt
-            probability += weights[-1] * doubt.mean().clamp_min(1e-12) * found.pi
-    score /= sum(weights)
+            score += weight * doubt
+            probability += weight * doubt.mean().clamp_min(1e-12) * found.pi
+    score /= total
     if own is not None:
         contradicted = -_of(torch.as_tensor(own).double(), y).log()
         score = (score + contradicted * score.mean() / contradicted.mean().clamp_min(1e-300)) / 2

@@ -32,10 +32,10 @@ def test_moments_count_by_what_they_predict_of_the_labels():
     noise = np.random.default_rng(1).normal(size=X.shape)
     score, _ = doubted([X, noise, memorized(y)], y, 2, counts=())
     parts = [pair for F in (X, noise, memorized(y)) for pair in doubt(F, y)]
-    weights = np.array([weight for _, weight in parts])
-    expected = sum(weight * doubts for doubts, weight in parts) / weights.sum()
+    weights = np.array([weight for _, weight in parts]).reshape(3, -1).mean(1).repeat(len(RIDGES))
+    expected = sum(weight * doubts for (doubts, _), weight in zip(parts, weights)) / weights.sum()
     np.testing.assert_allclose(score, expected, atol=1e-9)
-    some, none, all_of_it = weights.reshape(3, -1).mean(1)
+    some, none, all_of_it = weights[:: len(RIDGES)]
     assert none < 0.1 < some < all_of_it
 
 
