@@ -19,6 +19,7 @@ FOLDS = 5
 NEIGHBOURS = 10
 RANDOM, FIVE_FOLDS = "Random", f"cleanlab, {FOLDS} folds"
 OURS = DETECTORS["noise"].label
+WITHOUT = f"{OURS}, not before it"  # of networks that keep a moment before the training
 
 
 class Scored(NamedTuple):
@@ -75,16 +76,19 @@ ONE_TRAINING = {
     "cleanlab, in sample": in_sample,
     f"{NEIGHBOURS} nearest neighbours": neighbours,
 }
-NAMES = (*ONE_TRAINING, FIVE_FOLDS, RANDOM)
+NAMES = (OURS, WITHOUT, *list(ONE_TRAINING)[1:], FIVE_FOLDS, RANDOM)
 
 
 def all_scores(moments, out_of_fold, seed):
     """{name: `Scored`} of every detector. out_of_fold: probabilities (n,C) by five folds, or None to leave it out."""
-    found = {}
-    for name, score in ONE_TRAINING.items():
+    found, labels = {}, moments[-1].labels
+    trained = [moment for moment in moments if moment.weight.any()]
+    todo = {name: (score, moments) for name, score in ONE_TRAINING.items()}
+    if len(trained) < len(moments):
+        todo[WITHOUT] = ONE_TRAINING[OURS], trained
+    for name, (score, seen) in todo.items():
         began = time.perf_counter()
-        found[name] = Scored(np.asarray(score(moments), float), 1, time.perf_counter() - began)
-    labels = moments[-1].labels
+        found[name] = Scored(np.asarray(score(seen), float), 1, time.perf_counter() - began)
     if out_of_fold is not None:
         began = time.perf_counter()
         found[FIVE_FOLDS] = Scored(confidence(labels, out_of_fold), FOLDS, time.perf_counter() - began)

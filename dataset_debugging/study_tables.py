@@ -64,7 +64,9 @@ def _costs(table):
     )
     trainings = table.groupby("detector")["trainings"].first()
     names = [name for name in NAMES if name in seconds.index and name != RANDOM]
-    rows = [[name, str(trainings[name]), *(f"{v:.2f}" for v in seconds.loc[name])] for name in names]
+    rows = [
+        [name, str(trainings[name]), *("–" if np.isnan(v) else f"{v:.2f}" for v in seconds.loc[name])] for name in names
+    ]
     header = ["detector", "trainings", *seconds.columns]
     return f"## Cost: trainings, and seconds with them\n\n{markdown_table(header, rows)}"
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from config import UserError
 from dataset_debugging.label_noise import NOISES, Noise, with_noise
-from dataset_debugging.study_detectors import FIVE_FOLDS, NAMES, all_scores, area, found_at, neighbours
+from dataset_debugging.study_detectors import FIVE_FOLDS, NAMES, OURS, WITHOUT, all_scores, area, found_at, neighbours
 from dataset_debugging.study_label_errors import COLUMNS, main
 from dataset_debugging.study_sources import HEADS, SOURCES, LinearHead, Source
 from dataset_debugging.study_trainings import Trained
@@ -91,7 +91,7 @@ def test_a_linear_head_is_scikit_learns_and_every_detector_judges_it(name):
     clean = LogisticRegression(max_iter=2000).fit(source.X, source.y)
     np.testing.assert_allclose(source.clean, clean.predict_proba(source.X), atol=1e-4)
     found = all_scores(moments, source.out_of_fold(noisy, 0, 5), 0)
-    assert set(found) == set(NAMES)
+    assert set(found) == set(NAMES) - {WITHOUT}
     own = model.predict_proba(source.X)[np.arange(len(noisy)), noisy]
     np.testing.assert_allclose(found["cleanlab, in sample"].score, 1 - own, atol=1e-4)
     np.testing.assert_allclose(found["Loss"].score, -np.log(own), rtol=2e-3)
@@ -109,6 +109,10 @@ def test_networks_train_on_the_noise_and_their_folds_on_a_part(name, before):
     moments = source.train(noisy, 0)
     assert [moment.time for moment in moments][:-1] == [*before, 1] and len(noisy) == 24
     np.testing.assert_array_equal(moments[-1].labels, noisy)
+    scores = all_scores(moments, None, 0)
+    assert (WITHOUT in scores) == bool(before)
+    if before:
+        np.testing.assert_array_equal(scores[WITHOUT].score, all_scores(moments[1:], None, 0)[OURS].score)
     rows, held = np.arange(16), np.arange(16, 24)
     P = source.predict(noisy, 0, rows, held)
     assert P.shape == (8, 2) and np.allclose(P.sum(1), 1)
@@ -126,8 +130,8 @@ def test_the_command_writes_its_table_and_goes_on(command, refused, tmp_path):
     assert status == 0 and "rows" in printed, errors
     path = tmp_path / "results" / "label_errors.csv"
     table = pd.read_csv(path)
-    assert list(table.columns) == [name for name in COLUMNS if name != "seconds"] and len(table) == 4 * len(NAMES)
-    assert (table.groupby(["source", "noise"])["detector"].apply(list).map(set) == set(NAMES)).all()
+    assert list(table.columns) == [name for name in COLUMNS if name != "seconds"] and len(table) == 4 * (len(NAMES) - 1)
+    assert (table.groupby(["source", "noise"])["detector"].apply(list).map(set) == set(NAMES) - {WITHOUT}).all()
     assert table[table["detector"] == "Loss"]["area"].min() > 0.7
     assert (tmp_path / "figs" / "label_errors.png").exists()
     text = path.with_suffix(".md").read_text()
