@@ -17,7 +17,7 @@ class Sentiment(NetworkTask):
     """Film reviews and their networks, as the experiment sees them."""
 
     def __init__(self, options):
-        super().__init__(options, "adam")
+        super().__init__(options, "fused adam")
         self.data, self.hidden = read(options, options.device), options.hidden_dim
         self.labels, self.n, self.fingerprint = self.data.train.labels, len(self.data.train), self.data.fingerprint
         self.name = "rnn" if options.dataset == "imdb" else f"rnn_{options.dataset}"

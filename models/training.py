@@ -25,7 +25,8 @@ MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # of the paper's SGD
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, 0.0, MOMENTUM, weight_decay=WEIGHT_DECAY),
     "nesterov": lambda p: torch.optim.SGD(p, 0.0, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True),
-    "adam": lambda p: torch.optim.Adam(p, 0.0, fused=True),  # one pass over a large vocabulary's moments
+    "adam": lambda p: torch.optim.Adam(p, 0.0),
+    "fused adam": lambda p: torch.optim.Adam(p, 0.0, fused=True),  # one pass over a large vocabulary; rounds otherwise
 }
 
 

@@ -220,7 +220,7 @@ def main():
     options = parser.parse_args()
     folder, chosen = script_relative(options.saved_path, __file__), device(options.device)
     data, began = read(options, chosen), time.perf_counter()
-    schedule = Schedule(options.epochs, options.lr, options.batch_size, "adam", options.bfloat16)
+    schedule = Schedule(options.epochs, options.lr, options.batch_size, "fused adam", options.bfloat16)
     begin_moments(folder)
     settings = folder, data, schedule, options.hidden_dim, options.seed
     keep = moments_keeper(*settings) if options.keep_moments else None

@@ -66,7 +66,7 @@ def test_features_and_their_moments(command, tmp_path):
     status, printed, _ = command(main, "--features", tmp_path / "F.npz", "--output", tmp_path / "out")
     assert status == 0 and "of 180 labels" in printed
     found = pd.read_csv(tmp_path / "out" / "label_errors.csv").head(20)
-    assert (found["index"] < 20).mean() > 0.8 and (found["proposed_label"] == 0).mean() > 0.6
+    assert (found["index"] < 20).mean() > 0.8 and (found["proposed_label"] == 0).mean() > 0.5
 
 
 @pytest.mark.parametrize(

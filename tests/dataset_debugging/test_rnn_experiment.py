@@ -65,5 +65,5 @@ def test_a_run_flips_its_reviews_and_refits_on_what_is_still_wrong(command, tmp_
     assert found.shape == (8, 2)
     for repeat in range(2):  # whatever ran beside it
         y = flipped_labels(data.train.labels, wrong)
-        network = fit_lstm(data, Schedule(1, 5e-3, 64, "adam"), 4, refit_seed(0, 2, repeat), y)
+        network = fit_lstm(data, Schedule(1, 5e-3, 64, "fused adam"), 4, refit_seed(0, 2, repeat), y)
         assert found[1, repeat] == accuracy(network, data.test)
