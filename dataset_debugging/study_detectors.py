@@ -32,7 +32,7 @@ class Scored(NamedTuple):
 
 def tracin(moments):
     """TracIn's score of a point for itself over the kept moments that have a head, equal learning rates."""
-    *_, last = heads = [moment for moment in moments if moment.weight.any()]
+    *_, last = heads = [moment for moment in moments if moment.has_head]
     parts = ([getattr(moment, name) for moment in heads] for name in ("features", "weight", "bias"))
     features, weights, biases = parts
     return TracIn.from_arrays(features, last.labels, weights, biases).suspicion()
@@ -82,7 +82,7 @@ NAMES = (OURS, WITHOUT, *list(ONE_TRAINING)[1:], FIVE_FOLDS, RANDOM)
 def all_scores(moments, out_of_fold, seed):
     """{name: `Scored`} of every detector. out_of_fold: probabilities (n,C) by five folds, or None to leave it out."""
     found, labels = {}, moments[-1].labels
-    trained = [moment for moment in moments if moment.weight.any()]
+    trained = [moment for moment in moments if moment.has_head]
     todo = {name: (score, moments) for name, score in ONE_TRAINING.items()}
     if len(trained) < len(moments):
         todo[WITHOUT] = ONE_TRAINING[OURS], trained

@@ -10,7 +10,6 @@ below --output. The same defaults everywhere; no detector knows which labels are
 """
 
 import re
-import time
 import warnings
 
 import pandas as pd
@@ -90,7 +89,7 @@ def _all(options, folder):
             else:
                 if name not in opened:
                     opened = {name: SOURCES[name](options)}  # one at a time in memory
-                kept = trained(opened[name], noise, seed, FOLDS if settings["folds"] else 0, time.perf_counter)
+                kept = trained(opened[name], noise, seed, FOLDS if settings["folds"] else 0)
                 kept.save(path)
             rows += [[name, noise.name, seed, *row] for row in judged(kept, seed)]
             bar.update()

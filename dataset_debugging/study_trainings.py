@@ -1,5 +1,6 @@
 """The trainings of the study of label errors, kept in files, so that a new detector costs none."""
 
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -55,12 +56,12 @@ class Trained(NamedTuple):
         return cls(moments, read["wrong"], read.get("out_of_fold"), read["seconds"], str(read["scale"]))
 
 
-def trained(source, noise, seed, folds, clock):
-    """A `Trained` of a source with this noise. folds: of cross-validation, 0 for none. clock(): seconds."""
+def trained(source, noise, seed, folds):
+    """A `Trained` of a source with this noise. folds: of cross-validation, 0 for none."""
     noisy, wrong = with_noise(source.y, source.C, noise, seed, source.clean if noise.kind == "boundary" else None)
-    times = [clock()]
+    times = [time.perf_counter()]
     moments = source.train(noisy, seed)
-    times.append(clock())
+    times.append(time.perf_counter())
     probability = source.out_of_fold(noisy, seed, folds) if folds else None
-    times.append(clock())
+    times.append(time.perf_counter())
     return Trained(moments, wrong, probability, np.diff(times), source.scale)

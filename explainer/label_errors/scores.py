@@ -53,6 +53,11 @@ class Moment(NamedTuple):
         C = len(np.atleast_2d(self.weight))
         return 2 if C == 1 else C
 
+    @property
+    def has_head(self):
+        """Whether there is a head yet."""
+        return bool(self.weight.any())
+
     def explainer(self, method, **settings):
         """A method of `explainer.attribution` on this head."""
         return method.from_arrays(self.features, self.labels, self.weight, self.bias, **settings)
@@ -73,7 +78,7 @@ def probabilities(moment):
 
 def own_probabilities(moments):
     """The probabilities (k,n,C) by the heads of the moments, or None where fewer than two have one."""
-    heads = [moment for moment in moments if moment.weight.any()]
+    heads = [moment for moment in moments if moment.has_head]
     return np.stack([probabilities(moment) for moment in heads]) if len(heads) > 1 else None
 
 
