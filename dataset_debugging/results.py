@@ -83,8 +83,7 @@ def load(experiment, detectors=False):
     path = committed(f"{experiment}_{BESIDE}.csv" if detectors else f"{experiment}.csv")
     if path is None:
         raise NoRuns(f"there are no runs of {experiment} in {shown(folder)}: run its experiment first")
-    table = pd.read_csv(path, converters={"value": float})  # exact in every release of pandas
-    return Results(table, load_json(path.with_suffix(".json"), "restore it from git"), "committed results")
+    return Results(_read_table(path), load_json(path.with_suffix(".json"), "restore it from git"), "committed results")
 
 
 def committed(name):
@@ -180,11 +179,43 @@ def _count(number, noun):
 
 
 def export(experiment):
-    """Write the runs of an experiment as committed results; with the detectors, where there are any, once more."""
+    """Write the runs of an experiment as committed results; with the detectors, where there are any, once more.
+
+    Committed rows that these runs lack are kept where they are of the same runs, so that an experiment can be continued
+    elsewhere: a method at a time, a run at a time.
+    """
     folder = PROJECT_ROOT / (FOLDERS | OTHERS)[experiment]
     for name, keys in ((experiment, PAPER), (f"{experiment}_{BESIDE}", tuple(LABELS))):
         if experiment in FOLDERS if keys == PAPER else _ordered(folder, DETECTORS):
             results = load_runs(experiment, folder, keys=keys)
-            table = results.table.to_csv(index=False, lineterminator="\n")  # every digit, so that reports are the same
+            table = _continued(results, committed(f"{name}.csv"))
+            table = table.to_csv(index=False, lineterminator="\n")  # every digit, so that reports are the same
             save_text(PROJECT_ROOT / RESULTS / f"{name}.csv", table)
             save_json(PROJECT_ROOT / RESULTS / f"{name}.json", results.scale)
+
+
+def _continued(results, path):
+    """The table of results, and what the committed one at `path` (or None) has beside it of the same runs.
+
+    Those are runs of equal arguments, versions and device whose identified shares are equal to the last digit for every
+    method that both have.
+    """
+    table, on = results.table, ["run", "quantity", "method", "fraction_checked"]
+    if path is None or load_json(path.with_suffix(".json"), "restore it from git") != results.scale:
+        return table
+    before = _read_table(path)
+    both = before.merge(table, on=on)
+    others = both.loc[(both["quantity"] == IDENTIFIED) & (both["value_x"] != both["value_y"]), "run"]
+    known = pd.MultiIndex.from_frame(table[on])
+    kept = before[~before["run"].isin(others) & ~pd.MultiIndex.from_frame(before[on]).isin(known)]
+    methods = list(LABELS.values())
+    rank = {"method": methods.index, "quantity": (IDENTIFIED, ACCURACY).index}
+    return pd.concat([table, kept]).sort_values(
+        ["run", "method", "quantity", "fraction_checked"],
+        key=lambda column: column.map(rank[column.name]) if column.name in rank else column,
+        ignore_index=True,
+    )
+
+
+def _read_table(path):
+    return pd.read_csv(path, converters={"value": float})  # exact in every release of pandas

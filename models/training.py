@@ -48,9 +48,8 @@ class Schedule(NamedTuple):
 class Batches(Protocol):
     """Training data in memory. device: where.
 
-    Two more are optional. parts(rows): a batch's rows in parts whose gradients are added, so that a batch of large
-    inputs needs no more memory than others; the loss is a mean over rows. varied: whether batches differ in shape much,
-    so that freed memory had better go back to the system.
+    One more is optional. parts(rows): a batch's rows in parts whose gradients are added, so that a batch of large
+    inputs needs no more memory than others; the loss is a mean over rows.
     """
 
     device: torch.device
@@ -75,7 +74,7 @@ def fit(
     progress: title of a tqdm bar over the epochs, None for none.
     Raises UserError where the loss is no longer finite or the memory does not suffice.
     """
-    keep_freed_memory(not getattr(data, "varied", False))
+    keep_freed_memory()
     optimizer = OPTIMIZERS[schedule.optimizer](network.parameters())
     known = tuple(None if callable(value) else value for value in schedule[:-1])
     kept = {} if kept is None else kept

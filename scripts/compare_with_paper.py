@@ -1,7 +1,8 @@
 """Published numbers beside ours, for every experiment that has been run.
 
 python scripts/compare_with_paper.py            print the comparison and write dataset_debugging/REPRODUCTION.md
-python scripts/compare_with_paper.py --export   first make the runs of this project the committed results
+python scripts/compare_with_paper.py --export   first make the runs of this project the committed results; of the same
+                                                runs, methods and stages that lie there already are kept
 python scripts/compare_with_paper.py --readme   also renew the results table of the README
 """
 

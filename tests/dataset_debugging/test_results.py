@@ -72,6 +72,38 @@ def test_exported_runs_are_read_back_to_the_last_digit(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(committed.table, runs.table, check_exact=True)
 
 
+def test_an_experiment_is_continued_elsewhere_a_method_and_a_run_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(results, "CODE_ROOT", tmp_path)
+    folder = tmp_path / results.FOLDERS["rnn"]
+    for i in range(2):
+        write_run(folder, i, (i + 1) / 7)
+    results.export("rnn")
+    before = results.load("rnn").table
+
+    def elsewhere(value, **changes):  # run 1 alone, with a method more and without the refits of the first
+        shutil.rmtree(tmp_path / "models", ignore_errors=True)
+        write_run(folder, 1, value, **changes)
+        (folder / "1" / "accuracies" / "accuracies_ours.npy").unlink()
+        save_npz(folder / "1" / "orders" / "order_IF.npz", order=np.arange(3), fraction_fixed=np.full(20, 0.6))
+        results.export("rnn")
+        shutil.rmtree(tmp_path / "models")
+        return results.load("rnn").table
+
+    after = elsewhere(2 / 7)
+    pd.testing.assert_frame_equal(after[after["method"] == "RPS-LJE"].reset_index(drop=True), before, check_exact=True)
+    more = after[after["method"] == "Influence function"]
+    assert (more["run"] == 1).all() and (more["value"] == 0.6).all() and len(after) == len(before) + 20
+    other = elsewhere(0.5)  # another training: its committed refits are dropped, the other run's are not
+    assert set(zip(other["run"], other["quantity"], other["method"])) == {
+        (0, IDENTIFIED, "RPS-LJE"),
+        (0, ACCURACY, "RPS-LJE"),
+        (1, IDENTIFIED, "RPS-LJE"),
+        (1, IDENTIFIED, "Influence function"),
+    }
+    assert set(elsewhere(0.5, lr=0.1)["run"]) == {1}
+
+
 def test_detectors_stand_beside_the_papers_methods_and_not_among_them(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "PROJECT_ROOT", tmp_path)
     monkeypatch.setattr(results, "CODE_ROOT", tmp_path)

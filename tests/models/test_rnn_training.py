@@ -143,13 +143,13 @@ def test_bad_arguments(refused, tmp_path, monkeypatch, arguments, said):
 def test_a_batch_of_long_reviews_is_trained_on_in_parts(data, monkeypatch):
     schedule = Schedule(1, 0.05, 16, "sgd")  # Adam divides by gradients that are next to nothing
     network, pieces = fit_lstm(data, schedule, 4, 0), []
-    monkeypatch.setattr(batches, "MOST", 60)
+    monkeypatch.setitem(batches.MOST, "cpu", 60)
     monkeypatch.setattr(SentimentLSTM, "_dropout", lambda self, x, generator: x)  # drawn for each part
     taken = data.train.tokens
     monkeypatch.setattr(data.train, "tokens", lambda rows: pieces.append(taken(rows)[0].numel()) or taken(rows))
     parts = fit_lstm(data, schedule, 4, 0)
     assert len(pieces) > 8 and max(pieces) <= max(60, int(data.train.lengths.max()))
-    monkeypatch.setattr(batches, "MOST", 2**15)
+    monkeypatch.setitem(batches.MOST, "cpu", 2**15)
     whole = fit_lstm(data, schedule, 4, 0)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, atol=2e-5, rtol=1e-4)
