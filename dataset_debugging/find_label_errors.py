@@ -46,10 +46,11 @@ WORDS = "negative", "positive"
 class Source:
     """What is judged. features, labels, moments, probabilities, explained_by, votes: as `find_label_errors` takes them.
 
-    name: of the page. notes: what was done with the data. numbers (n,): the points' numbers in the data set, where some
-    are left out.
+    name: of the page. point: what one is called. notes: what was done with the data. numbers (n,): the points' numbers
+    in the data set, where some are left out.
     """
 
+    point = "training point"
     moments, probabilities, explained_by, notes, numbers, votes = (), None, None, (), None, VOTES
 
     def item(self, i):
@@ -60,19 +61,25 @@ class Source:
 class Csv(Source):
     """A table of a file."""
 
+    point = "row"
+
     def __init__(self, options):
         table = read_table(_file(options.csv), options.target, options.drop)
         self.table, self.numbers, self.notes = table, table.numbers, table.notes
         self.labels = table.labels.astype(str) if table.labels.dtype == object else table.labels
         classes, y = np.unique(self.labels, return_inverse=True)
         if len(classes) > max(2, len(y) / 10):
-            raise UserError(f"column {options.target} has {len(classes)} values in {len(y)} rows: give one of labels")
+            raise UserError(
+                f"column {options.target} has {len(classes)} values in {len(y)} rows, more than a tenth of them: "
+                "give a column of labels"
+            )
         booster, self.explained_by = boosted(table.X, y, options.seed)
         self.features, self.votes = left_out_margins(booster, table.X, y), ()
-        self.name = f"{Path(options.csv).name}, column {options.target}"
+        self.name, self._target = f"{Path(options.csv).name}, column {options.target}", options.target
 
     def item(self, i):
-        return {"row": {str(name): value for name, value in self.table.rows.iloc[i].items()}}
+        row = self.table.rows.iloc[i].drop(self._target)
+        return {"row": {str(name): value for name, value in row.items()}}
 
 
 class Features(Source):
@@ -83,6 +90,8 @@ class Features(Source):
         remedy = "give an .npz file with features (n,d) and labels (n,)"
         arrays = load_npz(path, ["features", "labels"], remedy, optional=["moments", "probabilities"])
         self.features, self.labels, self.name = arrays["features"], arrays["labels"], path.name
+        if self.labels.ndim != 1:
+            raise UserError(f"{shown(path)}: labels have the shape {self.labels.shape}: give one for each point, (n,)")
         moments = arrays.get("moments")
         if moments is not None and moments.ndim != 3:
             raise UserError(f"{shown(path)}: moments have the shape {moments.shape}: give (k, n, d)")
@@ -161,10 +170,15 @@ def main():
     add("--data_dir", help="of --model: folder of its images or reviews")
     add("--neighbours", type=at_least_one, default=5, help="supporting and opposing points of each")
     add("--shown", type=at_least_one, default=SHOWN, help="points on the page")
-    add("--output", help="folder to write to, relative to this script (default: label_errors/NAME)")
+    add(
+        "--output",
+        help="folder to write to (default: label_errors/NAME beside this script)",
+    )
     options = parser.parse_args()
     if options.csv and not options.target:
         raise UserError("--csv: give the column of the labels as --target")
+    if not options.csv and (options.target or options.drop):
+        raise UserError("--target and --drop are columns of --csv: leave them out, or give a table as --csv")
     kind = Csv if options.csv else Features if options.features else Model
     source = kind(options)
     more = {
@@ -175,7 +189,8 @@ def main():
     }
     table = find_label_errors(source.features, source.labels, source.moments, **more)
     slug = Path(options.csv or options.features or options.model).stem
-    folder = script_relative(f"label_errors/{slug}" if options.output is None else options.output, __file__)
+    usual = script_relative(f"label_errors/{slug}", __file__)
+    folder = usual if options.output is None else Path(options.output).expanduser().resolve()
     numbers = np.arange(len(table)) if source.numbers is None else source.numbers
     shown_points = table["index"].head(options.shown).tolist()
     items = {int(numbers[i]): source.item(i) for i in tqdm(shown_points, "page", disable=None, leave=False)}
@@ -186,7 +201,10 @@ def main():
     said = f"The {len(top)} most suspicious of {len(table):,} labels; of {doubted:,} another label is proposed."
     plain = {name: table[name].map(lambda points: " ".join(map(str, points))) for name in lists}
     save_text(folder / "label_errors.csv", table.assign(**plain).to_csv(index=False, lineterminator="\n"))
-    save_text(folder / "label_errors.html", gallery(top, items, f"Label errors: {source.name}", said))
+    save_text(
+        folder / "label_errors.html",
+        gallery(top, items, f"Label errors: {source.name}", said, source.point, source.notes),
+    )
     for note in source.notes:
         print(f"note: {note}")
     print(top.head(10).drop(columns=["supporting", "opposing"]).to_string(index=False, float_format="{:.3g}".format))

@@ -91,6 +91,8 @@ def fit(
         if not all(torch.isfinite(p).all() for p in network.parameters()):
             raise UserError(f"parameters are not finite after epoch {epoch + 1}: give a lower {schedule.lower}")
         bar.set_postfix(loss=f"{mean:.4f}")
+        if hasattr(data, "parts"):  # inputs of many shapes leave gaps, which add up over the epochs
+            return_freed_memory()
         if after_epoch is not None:
             after_epoch(network, epoch + 1, kept)
         if checkpoint is not None:
@@ -180,6 +182,13 @@ def keep_freed_memory(keep=True):
             mallopt = ctypes.CDLL(None).mallopt
             for option, kept, default in _MALLOC:
                 mallopt(option, kept if keep else default)
+
+
+def return_freed_memory():
+    """Give the memory of freed tensors back to the system, once. Does nothing on other systems than glibc's."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 # Of malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, to keep freed memory and as they are by default.

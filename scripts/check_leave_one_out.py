@@ -1,6 +1,7 @@
 """Leave-one-out probabilities in closed form against real refits of the head without each point.
 
-python scripts/check_leave_one_out.py     the base models that are there; writes explainer/results/leave_one_out.md
+python scripts/check_leave_one_out.py     the base models that are there; writes explainer/results/leave_one_out.md,
+                                          where the lines of models that are not there stay as they are
 
 The head is fitted to its minimum on a model's saved features, with a weight decay. For points drawn by seed it is
 fitted again without each, and the probability of their label is compared with `explainer.attribution`'s closed form,
@@ -67,6 +68,15 @@ def compared(F, y, decay, points, seed, progress):
     return *found, seconds, time.perf_counter() - began
 
 
+def _known(path, scale):
+    """The lines of an earlier table of the same scale: {model: cells}."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if not text.rstrip().endswith(scale):
+        return {}
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return {cells[0]: cells for cells in rows if cells[0] in MODELS and len(cells) == len(COLUMNS)}
+
+
 def main():
     parser = ArgumentParser(description="Compare leave-one-out probabilities with real refits of the head.")
     add = parser.add_argument
@@ -81,7 +91,9 @@ def main():
     add("--points", type=at_least_one, default=200, help="points that are left out, one at a time")
     add("--seed", type=whole, default=0, help="seed of the draw")
     options = parser.parse_args()
-    lines = []
+    path = PROJECT_ROOT / "explainer" / "results" / "leave_one_out.md"
+    scale = f"Decay {options.decay:g}, seed {options.seed}; half of the points from the {MOVED:.0%} that move most."
+    lines = _known(path, scale)
     for name in options.models:
         if not outputs_path(base(name)).exists():
             print(f"left out: {name} has no base model")
@@ -96,12 +108,10 @@ def main():
         changes = np.corrcoef(closed - by_head, refits - by_head)[0, 1] if moved else np.nan
         values = f"{np.corrcoef(closed, refits)[0, 1]:.6f}", f"{changes:.6f}", f"{np.abs(closed - refits).max():.2g}"
         change = f"{np.abs(refits - by_head).max():.2g}"
-        lines.append([name, f"{n:,}", str(d), str(k), *values, change, *(f"{s:.2f} s" for s in seconds)])
-    if not lines:
+        lines[name] = [name, f"{n:,}", str(d), str(k), *values, change, *(f"{s:.2f} s" for s in seconds)]
+    if not any(outputs_path(base(name)).exists() for name in options.models):
         raise UserError("none of these models is there: train one first")
-    scale = f"Decay {options.decay:g}, seed {options.seed}; half of the points from the {MOVED:.0%} that move most."
-    text = f"{markdown_table(COLUMNS, lines)}\n\n{scale}\n"
-    path = PROJECT_ROOT / "explainer" / "results" / "leave_one_out.md"
+    text = f"{markdown_table(COLUMNS, [lines[name] for name in MODELS if name in lines])}\n\n{scale}\n"
     save_text(path, text)
     print(f"{text}\nwritten: {shown(path)}")
 

@@ -34,21 +34,18 @@ def find_label_errors(
     sorted order. explained_by (n,e): features for supporting and opposing points; None: `features`.
     votes: of how many nearest points the labels count; () where features are made of the labels, as leaves of trees.
 
-    One row for each point, the most suspicious first: index; given_label; proposed_label, the most probable by heads
-    that were fitted without the point; loo_probability, that of the given label by these heads; score (see
-    `explainer.label_errors.scores.noise_model`); rank, from 1; supporting and opposing, lists of `neighbours` other
-    points: the nearest ones whose proposed label is the given one, and those whose proposed label is another; of the
-    first `explained` rows.
+    One row for each point, the most suspicious first: index, from 0; given_label; proposed_label, the most probable by
+    heads without the point, whatever the noise; loo_probability, that of the given label by these heads; score, larger
+    is more suspicious (see `explainer.label_errors.scores.noise_model`); rank, from 1; supporting and opposing, lists
+    of `neighbours` other points: the nearest ones whose proposed label is the given one, and those whose proposed label
+    is another; of the `explained` most suspicious points, empty for the others.
     Nothing here knows which labels are wrong, and nothing is trained but linear heads.
     Raises UserError for features and labels that do not match, one class, and more classes than a tenth of the points.
     """
-    sets = [_features(F, f"moments[{k}]") for k, F in enumerate(moments)] + [_features(features, "features")]
-    shown = sets[-1] if explained_by is None else _features(explained_by, "explained_by")
     names, y = _classes(labels)
     n, C = len(y), len(names)
-    for F in (*sets, shown):
-        if len(F) != n:
-            raise UserError(f"got {len(F)} rows of features and {n} labels: give as many of each")
+    sets = [_features(F, f"moments[{k}]", n) for k, F in enumerate(moments)] + [_features(features, "features", n)]
+    shown = sets[-1] if explained_by is None else _features(explained_by, "explained_by", n)
     number("neighbours", neighbours, least=0, whole=True)
     number("explained", explained, least=0, whole=True)
     for k in votes:
@@ -73,11 +70,17 @@ def find_label_errors(
     return pd.DataFrame(table, columns=COLUMNS)
 
 
-def _features(given, name):
-    F = torch.as_tensor(np.asarray(array(given, name)))
+def _features(given, name, n):
+    """Features (n,d) in float64. Raises UserError for another shape, and for values that are not finite."""
+    F = torch.as_tensor(np.array(array(given, name), dtype=float))
     if F.ndim != 2 or not F.numel():
         raise UserError(f"{name} have the shape {tuple(F.shape)}: give (n, d)")
-    return F.double()
+    if len(F) != n:
+        raise UserError(f"got {len(F)} rows of {name} and {n} labels: give as many of each")
+    bad = ~torch.isfinite(F).all(1)
+    if bad.any():
+        raise UserError(f"row {int(bad.int().argmax())} of {name} is not finite: leave it out or fill it in")
+    return F
 
 
 def _mean_probabilities(given, n, C):

@@ -33,11 +33,18 @@ KEYS = (
 )
 
 
-def gallery(table, items, title, said, name="training point"):
+LEGEND = (
+    "Numbered from 0. Proposed: the most probable label by heads without the point; probability: that of the given "
+    "label by these heads; score: larger is more suspicious, noise reckoned with. Supported and opposed by: the "
+    "nearest points that speak for the given label, and for another one."
+)
+
+
+def gallery(table, items, title, said, name="training point", notes=()):
     """The page, as HTML. table: the rows of `find_label_errors` that it shows. title, said: its heading and its words.
 
     items: {index: {"picture": base64 of a PNG, "text": str, "row": {column: value}}}, each with what there is of it, of
-    every point of the table. name: what a point is called.
+    every point of the table. name: what a point is called. notes: what was done with the data.
     """
     small = bool(items) and all(set(item) == {"picture"} for item in items.values())
     cards = [_card(row, items.get(row.index_, {}), name) for row in _rows(table)]
@@ -49,6 +56,7 @@ def gallery(table, items, title, said, name="training point"):
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{_escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>{STYLE}{MORE}</style>\n<h1>{_escape(title)}</h1>\n<p>{_escape(said)}</p>\n"
+        f"{''.join(f'<p>Note: {_escape(note)}.</p>' for note in notes)}<p><small>{LEGEND}</small></p>\n"
         f'<div class="bar">{buttons}</div>\n<div class="points{" small" * small}">{"".join(cards)}</div>\n'
         f"<script>{SCRIPT}</script>\n</html>\n"
     )
@@ -68,7 +76,8 @@ def _card(row, item, name):
         parts.append(f'<img alt="{_escape(name)} {row.index_}" src="data:image/png;base64,{item["picture"]}">')
     if "text" in item:
         parts.append(f'<p class="words">{_escape(item["text"])}</p>')
-    facts = {"given": (row.given_label, "given"), "proposed": (row.proposed_label, "proposed"),
+    other = row.given_label != row.proposed_label
+    facts = {"given": (row.given_label, "given" * other), "proposed": (row.proposed_label, "proposed" * other),
              "probability": (f"{row.loo_probability:.3f}", ""), "score": (f"{row.score:.2g}", "")}  # fmt: skip
     for label, points in (("supported by", row.supporting), ("opposed by", row.opposing)):
         if len(points):

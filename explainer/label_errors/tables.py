@@ -40,10 +40,18 @@ def read_table(path, target, drop=()):
     except OSError as error:
         raise UserError(f"cannot read {shown(path)} ({error.strerror}): give a CSV file") from error
     except (ValueError, pd.errors.ParserError) as error:
-        raise UserError(f"{shown(path)} is no CSV file with a header ({first_line(error)})") from error
+        raise UserError(
+            f"{shown(path)} is no CSV file in UTF-8 with a header ({first_line(error)}): save the table as one"
+        ) from error
     for name in (target, *drop):
         if name not in rows:
-            raise UserError(f"{shown(path)} has no column {name}; it has {', '.join(map(str, rows.columns))}")
+            separators = "" if rows.shape[1] > 1 else ": separate the columns by commas, or give one of these"
+            there = ", ".join(map(str, rows.columns))
+            raise UserError(f"{shown(path)} has no column {name}; it has {there}{separators}")
+    if target in drop:
+        raise UserError(f"--drop {target!r} is the column of the labels, --target: drop another one")
+    if not len(rows):
+        raise UserError(f"{shown(path)} has a header and no rows: give a table with rows")
     notes, numbers = [], np.arange(len(rows))
     unlabelled = rows[target].isna().to_numpy()
     if unlabelled.any():
@@ -54,6 +62,11 @@ def read_table(path, target, drop=()):
     columns = [name for name in rows if name != target and name not in drop]
     if not columns:
         raise UserError(f"{shown(path)} has no column beside {target}: give some to tell the classes apart by")
+    for name in columns:
+        infinite = np.isinf(rows[name].to_numpy(float)) if rows[name].dtype.kind == "f" else np.zeros(len(rows), bool)
+        if infinite.any():
+            row = numbers[infinite.argmax()]
+            raise UserError(f"column {name} of {shown(path)} is infinite in row {row} (from 0): leave the cell empty")
     parts = [_as_numbers(rows[name], notes) for name in columns]
     X = pd.concat(parts, axis=1).to_numpy(np.float32)
     return Table(rows, X, rows[target].to_numpy(), numbers, notes)

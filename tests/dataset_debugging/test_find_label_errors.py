@@ -37,6 +37,7 @@ def test_a_table_with_wrong_labels(table, command, tmp_path):
     assert (found["given_label"] == rows["label"].to_numpy()[found["index"]]).all()
     assert len(found["supporting"][0].split()) == 5
     page = (tmp_path / "out" / "label_errors.html").read_text()
+    assert "Note: b: 1 values are missing" in page and page.count("<dt>label</dt>") == 0
     assert page.count('class="card"') == 200 and "&lt;b&gt;large&lt;/b&gt;" in page and "<b>large" not in page
     assert not re.search(r"(src|href)=\"http", page)
     first = (tmp_path / "out" / "label_errors.csv").read_bytes()
@@ -75,7 +76,7 @@ def test_features_and_their_moments(command, tmp_path):
         (lambda t: t, ["--target", "class"], "has no column class; it has a, b, c"),
         (lambda t: t, [], "give the column of the labels as --target"),
         (lambda t: t.assign(label="one"), ["--target", "label"], "has one value only"),
-        (lambda t: t, ["--target", "a"], "values in 569 rows: give one of labels"),
+        (lambda t: t, ["--target", "a"], "values in 569 rows, more than a tenth of them"),
         (
             lambda t: t.assign(name=[f"cell {i}" for i in range(len(t))]),
             ["--target", "label"],
@@ -83,6 +84,9 @@ def test_features_and_their_moments(command, tmp_path):
         ),
         (lambda t: t.assign(number=range(len(t))), ["--target", "label"], "numbers the rows: leave it out with --drop"),
         (lambda t: t[["label"]], ["--target", "label"], "has no column beside label"),
+        (lambda t: t.assign(a=t["a"].where(t.index != 7, np.inf)), ["--target", "label"], "is infinite in row 7"),
+        (lambda t: t.head(0), ["--target", "label"], "has a header and no rows"),
+        (lambda t: t, ["--target", "label", "--drop", "label"], "is the column of the labels"),
     ],
 )
 def test_bad_tables(table, refused, tmp_path, change, more, said):
@@ -94,8 +98,15 @@ def test_bad_tables(table, refused, tmp_path, change, more, said):
 def test_what_is_no_table_or_no_features(refused, tmp_path):
     assert "cannot read nowhere.csv" in refused(main, "--csv", "nowhere.csv", "--target", "label")
     (tmp_path / "empty.csv").write_text("")
-    assert "is no CSV file with a header" in refused(main, "--csv", tmp_path / "empty.csv", "--target", "label")
+    assert "is no CSV file in UTF-8 with a header" in refused(main, "--csv", tmp_path / "empty.csv", "--target", "label")
     np.savez(tmp_path / "F.npz", features=np.eye(4))
     assert "labels" in refused(main, "--features", tmp_path / "F.npz")
     np.savez(tmp_path / "F.npz", features=np.eye(4), labels=[0, 1, 0])
     assert "got 4 rows of features and 3 labels" in refused(main, "--features", tmp_path / "F.npz")
+    assert "are columns of --csv" in refused(main, "--features", tmp_path / "F.npz", "--target", "t")
+    np.savez(tmp_path / "F.npz", features=np.eye(4), labels=1)
+    assert "labels have the shape ()" in refused(main, "--features", tmp_path / "F.npz")
+    np.savez(tmp_path / "F.npz", features=np.eye(4), labels=[0, 1, 0, 1], moments=[np.full((4, 4), np.nan)])
+    assert "row 0 of moments[0] is not finite" in refused(main, "--features", tmp_path / "F.npz")
+    (tmp_path / "semicolons.csv").write_text("a;label\n1;2\n")
+    assert "separate the columns by commas" in refused(main, "--csv", tmp_path / "semicolons.csv", "--target", "label")

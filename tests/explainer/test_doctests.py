@@ -44,6 +44,11 @@ def test_the_page_names_everything_that_is_public():
             assert f"`{name}" in text or f".{name}(" in text, name
 
 
+def test_the_example_of_the_page_of_label_errors_runs():
+    result = doctest.testfile(str(REPOSITORY / "docs" / "label_errors.md"), module_relative=False)
+    assert result.attempted > 5 and not result.failed
+
+
 def test_the_page_of_label_errors_names_every_detector_and_column():
     text = (REPOSITORY / "docs" / "label_errors.md").read_text()
     for name in ("DETECTORS", *explainer.DETECTORS, *COLUMNS):
