@@ -22,8 +22,8 @@ if [ "$full" ]; then
 - ResNet-20 on CIFAR-10, both experiments, 10 runs each: 660 trainings of 300,000 images. Needs CIFAR-10 below
   RPS_LJE_DATA (or data/), else it is downloaded: 170 MB. Two cores train about 500 images per second: 4 to 5 days.
 - the LSTM on IMDB: one training of 10 epochs, and the identified shares of 5 runs, 5 trainings of 20 epochs of 17,500
-  reviews. Needs IMDB and GloVe there, else they are downloaded: 84 and 862 MB. Two cores train about 30 reviews per
-  second: 18 hours. The refits are left to a GPU (480 more trainings): the README's command without --until.
+  reviews. Needs IMDB and GloVe there, else they are downloaded: 84 and 862 MB. Two cores train about 45 reviews per
+  second: 12 hours. The refits are left to a GPU (480 more trainings): the README's command without --until.
   It goes on where it was stopped.
 TEXT
 fi

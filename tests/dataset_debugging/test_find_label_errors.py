@@ -98,7 +98,9 @@ def test_bad_tables(table, refused, tmp_path, change, more, said):
 def test_what_is_no_table_or_no_features(refused, tmp_path):
     assert "cannot read nowhere.csv" in refused(main, "--csv", "nowhere.csv", "--target", "label")
     (tmp_path / "empty.csv").write_text("")
-    assert "is no CSV file in UTF-8 with a header" in refused(main, "--csv", tmp_path / "empty.csv", "--target", "label")
+    assert "is no CSV file in UTF-8 with a header" in refused(
+        main, "--csv", tmp_path / "empty.csv", "--target", "label"
+    )
     np.savez(tmp_path / "F.npz", features=np.eye(4))
     assert "labels" in refused(main, "--features", tmp_path / "F.npz")
     np.savez(tmp_path / "F.npz", features=np.eye(4), labels=[0, 1, 0])
