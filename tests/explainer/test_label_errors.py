@@ -266,7 +266,7 @@ def test_earlier_moments_find_what_the_last_one_has_memorized():
         (lambda X, y: (X, np.where(y == 1, np.nan, 0.0)), "labels are missing, the first of row"),
         (lambda X, y: (X[:, 0], y), r"features have the shape \(\d+,\): give \(n, d\)"),
         (lambda X, y: (X, np.column_stack([y, y])), "give one for each point"),
-        (lambda X, y: (np.where(np.arange(len(y))[:, None] == 7, np.inf, X), y), "row 7 are not finite"),
+        (lambda X, y: (np.where(np.arange(len(y))[:, None] == 7, np.inf, X), y), "row 7 of features is not finite"),
     ],
 )
 def test_bad_tables(change, said):
