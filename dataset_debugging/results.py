@@ -28,6 +28,7 @@ PUBLISHED = CODE_ROOT / "dataset_debugging" / "published_curves.csv"
 # The published experiments: where their runs lie, and the command that makes them.
 FOLDERS = {
     "cnn": "models/CNN/saved_models/experiment_dataset_debugging",
+    "cnn_bfloat16": "models/CNN/saved_models/experiment_dataset_debugging_bfloat16",
     "cnn_small": "models/CNN/saved_models/experiment_dataset_debugging_small",
     "cnn_fixed_random_split": "models/CNN/saved_models/experiment_dataset_debugging_fixed_random_split",
     "rnn": "models/RNN/saved_models/experiment_dataset_debugging",
@@ -60,13 +61,10 @@ class Results(NamedTuple):
 
 
 def published(experiment):
-    """The published curves of an experiment at any scale: quantity, method, fraction_checked, mean, sd, runs."""
+    """The published curves of an experiment, however it was run: quantity, method, fraction_checked, mean, sd, runs."""
     curves = pd.read_csv(PUBLISHED)
-    return (
-        curves[curves["experiment"] == experiment.removesuffix("_small")]
-        .drop(columns="experiment")
-        .reset_index(drop=True)
-    )
+    name = experiment.removesuffix("_small").removesuffix("_bfloat16")
+    return curves[curves["experiment"] == name].drop(columns="experiment").reset_index(drop=True)
 
 
 def load(experiment, detectors=False):

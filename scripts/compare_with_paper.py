@@ -27,6 +27,7 @@ from models.files import markdown_table, save_text
 
 TITLES = {
     "cnn": "ResNet-20 on CIFAR-10 automobile / horse",
+    "cnn_bfloat16": "ResNet-20 on CIFAR-10 automobile / horse, in bfloat16",
     "cnn_small": "ResNet-20 on CIFAR-10 automobile / horse, small scale",
     "cnn_fixed_random_split": "ResNet-20 on CIFAR-10, the same flips in every run",
     "rnn": "Bidirectional LSTM on IMDB",

@@ -61,7 +61,7 @@ def main():
     parser.add_argument("--lr", type=positive, default=0.3, help="highest learning rate")
     parser.add_argument("--batch_size", type=at_least_one, default=256, help="images per step")
     parser.add_argument(
-        "--bfloat16", action="store_true", help="train in bfloat16: faster where the CPU has AMX, and on GPUs"
+        "--bfloat16", action="store_true", help="train in bfloat16: faster on GPUs and on CPUs with bfloat16 products"
     )
     parser.add_argument("--seed", type=whole, default=0, help="seed of the initialization and the shuffling")
     parser.add_argument("--output", help=f"file to write (default: {shown(PRETRAINED)})")

@@ -196,7 +196,7 @@ def add_training_options(parser):
     explained += "reached, else carried), none, or a file"
     parser.add_argument("--weights", default="auto", help=explained)
     parser.add_argument("--batch_size", type=_at_least_two, default=128, help="images per step")
-    explained = "train in bfloat16: faster on GPUs and on CPUs with AMX"
+    explained = "train in bfloat16: faster on GPUs and on CPUs with bfloat16 products"
     parser.add_argument("--bfloat16", action="store_true", help=explained)
     explained = "keep so many training images, half of each class (default: all)"
     parser.add_argument("--num_of_samples", type=_at_least_two, help=explained)

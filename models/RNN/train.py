@@ -205,7 +205,7 @@ def add_options(parser):
     add("--max_length", type=at_least_one, help="read so many words of each review (default: all)")
     add("--hidden_dim", type=at_least_one, default=256, help="units of each LSTM")
     add("--batch_size", type=at_least_one, default=64, help="reviews per step")
-    add("--bfloat16", action="store_true", help="train in bfloat16: faster on GPUs and on CPUs with AMX")
+    add("--bfloat16", action="store_true", help="train in bfloat16: faster on GPUs and on CPUs with bfloat16 products")
 
 
 def main():

@@ -60,6 +60,13 @@ def test_without_runs_the_committed_results_are_read(tmp_path, monkeypatch):
         results.load("rnn")
 
 
+def test_an_experiment_at_another_scale_or_in_bfloat16_has_the_published_curves():
+    theirs = results.published("cnn")
+    assert set(theirs["quantity"]) == {ACCURACY, IDENTIFIED}
+    for name in ("cnn_small", "cnn_bfloat16"):
+        pd.testing.assert_frame_equal(results.published(name), theirs)
+
+
 def test_exported_runs_are_read_back_to_the_last_digit(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "PROJECT_ROOT", tmp_path)
     for i in range(3):
