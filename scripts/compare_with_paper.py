@@ -36,7 +36,7 @@ TITLES = {
 }
 NAMES = {IDENTIFIED: "Share of mislabelled data identified", ACCURACY: "Test accuracy"}
 SHORT = (IDENTIFIED, 0.1), (IDENTIFIED, 0.2), (IDENTIFIED, 0.4), (ACCURACY, 0.2), (ACCURACY, 0.4)
-STUDIES = "sensitivity", "memorization"  # results/<experiment>_<study>.md, sections of the report
+STUDIES = "sensitivity", "memorization", "refits"  # results/<experiment>_<study>.md, sections of the report
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 

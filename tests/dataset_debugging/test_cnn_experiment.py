@@ -11,18 +11,20 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from dataset_debugging import experiment, memorization, results
+from config import UserError
+from dataset_debugging import experiment, memorization, refits, results
 from dataset_debugging import experiment_dataset_debugging_cnn as cnn
 from dataset_debugging.accuracies import refit_seed
 from dataset_debugging.networks import flipped_labels
 from explainer.methods import METHODS
 from explainer.weights import calculate
 from models.CNN.train import accuracy, fit_binary
-from models.CNN.utils_cifar import Start, load
+from models.CNN.utils_cifar import ImageBatches, Start, load, load_network
 from models.moments import load_moments
 from models.outputs import SavedOutputs
-from models.training import Schedule
+from models.training import Schedule, binary_loss, fit
 
 SMALL = "--num_of_run 1 --dataset digits --weights none --num_of_samples 40 --epochs 3 --retrain_epochs 1".split()
 SMALL += "--methods ours random --device cpu --epoch 50".split()
@@ -168,3 +170,31 @@ def test_memorization_is_of_the_kept_epochs(uninterrupted, command):
 
 def test_memorization_without_runs_says_what_to_run(refused, tmp_path):
     assert "no trained runs in" in refused(memorization.main, "--path", tmp_path)
+
+
+def test_refits_by_other_protocols_go_on_from_the_trained_network_and_are_made_once(uninterrupted, monkeypatch):
+    run, data = uninterrupted / "0", load("digits", samples=40)
+    own, other_lr, going_on = refits.PROTOCOLS
+    made = refits.Refits(run, 0, data, Start("none"))
+    assert made.accuracy(own, "ours", 3) == np.load(run / "accuracies" / "accuracies_ours.npy")[2]
+    y = data.y_train.clone()
+    order, flipped = np.load(run / "orders" / "order_random.npz")["order"], made.flipped
+    wrong = [i for i in flipped if i not in set(order[:16])]  # 40 % of 40 are checked
+    y[wrong] = 1 - y[wrong]
+    network = load_network(run).to(memory_format=torch.channels_last)
+    fit(network, ImageBatches(data.x_train, y), binary_loss, Schedule(1, 0.001, 128), refit_seed(0, 8, 0))
+    assert made.accuracy(going_on, "random", 8) == pytest.approx(accuracy(network, data), abs=0.015)
+    found = {(protocol, *at): made.accuracy(protocol, *at) for protocol in refits.PROTOCOLS for at in refits.CHECKED}
+    monkeypatch.setattr(refits, "fit", None)  # from here on all of them are known
+    again = refits.Refits(run, 0, data, Start("none"))
+    assert {key: again.accuracy(*key) for key in found} == found
+    lines = refits.report(again, found).splitlines()
+    assert lines[-3].endswith(" | ".join(f"{found[(own, *at)]:.3f}" for at in refits.CHECKED) + " |")
+    assert lines[-2].startswith(f"| {other_lr} | 0.01 |") and lines[-1].startswith(f"| {going_on} | 0.001 |")
+
+
+def test_refits_of_other_images_or_without_orders_are_refused(uninterrupted, tmp_path):
+    with pytest.raises(UserError, match="of other images or starting weights"):
+        refits.Refits(uninterrupted / "0", 0, load("digits", samples=30), Start("none"))
+    with pytest.raises(UserError, match="has no orders of RPS-LJE and random"):
+        refits.Refits(tmp_path, 0, None, None)
