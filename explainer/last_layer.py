@@ -82,7 +82,7 @@ def inverse_hessian(H: Float[Tensor, "d d"], damping: float = 0.0, rcond: float 
     if rank < d:
         warnings.warn(
             f"H has rank {rank} of {d} (condition number {condition:.1e}): directions below {rcond:.1e} of its largest "
-            "eigenvalue are left out; change it by rcond (of solver_settings), or add damping",
+            "eigenvalue are left out; change it by rcond (--rcond; of solver_settings in the library), or add damping",
             RankWarning,
             stacklevel=2,
         )

@@ -11,7 +11,7 @@ import time
 import torch
 
 from config import ArgumentParser, at_least_one, device, positive, run_command, script_relative, shown, whole
-from models.CNN.data.prepare import add_data_options
+from models.CNN.data.prepare import DEFAULT_CLASSES, add_data_options
 from models.CNN.utils_cifar import ImageBatches, Start, add_training_options, as_channels_last, load
 from models.moments import add_moments_option, begin_moments, keeper
 from models.outputs import SavedOutputs, outputs_path
@@ -74,19 +74,29 @@ def train(folder, start, data, schedule, seed, y_train=None, after_epoch=None, p
     return outputs
 
 
+def _usual(options, classes):
+    """The run folder where none is given: images other than the published ones do not replace the base model."""
+    own = [] if options.dataset == "cifar" else [options.dataset]
+    own += [] if classes == DEFAULT_CLASSES[options.dataset] else classes
+    own += [str(options.num_of_samples)] if options.num_of_samples else []
+    return "_".join(["saved_models/base", *own])
+
+
 def main():
     parser = ArgumentParser(description="Train ResNet-20 on two classes of images.")
     parser.add_argument("--lr", type=positive, default=0.01, help="learning rate")
     parser.add_argument("--epochs", type=at_least_one, default=10, help="passes over the training images")
-    parser.add_argument("--saved_path", default="saved_models/base", help="run folder, relative to this script")
+    add = parser.add_argument
+    add("--saved_path", help="run folder, relative to this script (default: saved_models/base; of other images _NAME)")
     parser.add_argument("--seed", type=whole, default=0, help="seed of the shuffling")
     add_data_options(parser)
     add_training_options(parser)
     add_moments_option(parser)
     parser.add_device()
     options = parser.parse_args()
-    folder, chosen = script_relative(options.saved_path, __file__), device(options.device)
+    chosen = device(options.device)
     data = load(options.dataset, options.data_dir, options.classes, chosen, options.num_of_samples)
+    folder = script_relative(options.saved_path or _usual(options, data.classes), __file__)
     start, began = Start(options.weights), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, bfloat16=options.bfloat16)
     begin_moments(folder)

@@ -5,13 +5,14 @@ python models/RNN/predict.py "A brilliant, moving film with superb acting."
 Reads the model below --saved_path and every method's weights that are there.
 """
 
+import sys
 import textwrap
 
 import numpy as np
 
 from config import ArgumentParser, at_least_one, positive, run_command, script_relative
 from explainer.methods import METHODS
-from explainer.weights import load_weights, weights_path
+from explainer.weights import COMMANDS, load_weights, weights_path
 from models.RNN.saved import SavedModel
 
 SHOWN = 160  # characters of a review
@@ -24,7 +25,7 @@ def best(method, arrays, model, f, label, k=3):
     model: the `SavedModel`; reviews that it predicts wrongly are left out, as published.
     """
     importance = METHODS[method].importance_of(arrays, model.outputs, f.numpy(), np.array([label]))[:, 0]
-    return np.argsort(-np.where(model.right, importance, -np.inf), kind="stable")[:k]
+    return np.argsort(-np.where(model.right, importance, -np.inf), kind="stable")[: min(k, model.right.sum())]
 
 
 def main():
@@ -40,10 +41,11 @@ def main():
     f, (logit,) = model.features([options.text])
     label = int(logit > 0)
     print(f"{CLASSES[label]}, P(positive) = {logit.sigmoid():.3f}")
-    there = [method for method in METHODS if weights_path(folder, method, options.lr).exists()]
-    if not there:
-        print("no weights are there: run python explainer/calculate_ours_weights.py --model RNN")
-    for method in there:
+    for method in METHODS:
+        if not weights_path(folder, method, options.lr).exists():
+            command = COMMANDS[method].format(model="RNN", folder=folder, lr=options.lr)
+            print(f"left out: {METHODS[method].label}, there are no weights of it: run {command}", file=sys.stderr)
+            continue
         arrays = load_weights(folder, method, model.outputs, options.lr)
         print(f"\n{METHODS[method].label}: the training reviews that speak most for it")
         for i in best(method, arrays, model, f, label, options.k):

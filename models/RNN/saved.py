@@ -23,10 +23,8 @@ def load_network(folder):
     state = load_tensors(folder / "model" / "lstm.pt", REMEDY)
     try:
         words = (folder / "model" / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise UserError(
-            f"cannot read {shown(folder / 'model' / 'vocabulary.txt')} ({error.strerror}): {REMEDY}"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {shown(folder / 'model' / 'vocabulary.txt')} ({error}): {REMEDY}") from error
     try:
         rows, width = state["embedding.weight"].shape
         network = SentimentLSTM(rows, width, state["fc.weight"].shape[1] // 2)

@@ -212,13 +212,16 @@ def main():
     parser = ArgumentParser(description="Train a bidirectional LSTM on film reviews.")
     parser.add_argument("--lr", type=positive, default=1e-3, help="learning rate of Adam")
     parser.add_argument("--epochs", type=at_least_one, default=10, help="passes over the training reviews")
-    parser.add_argument("--saved_path", default="saved_models/base", help="run folder, relative to this script")
+    add = parser.add_argument
+    add("--saved_path", help="run folder, relative to this script (default: saved_models/base; of other reviews _NAME)")
     parser.add_argument("--seed", type=whole, default=0, help="seed of the initialization and the batches")
     add_options(parser)
     add_moments_option(parser)
     parser.add_device()
     options = parser.parse_args()
-    folder, chosen = script_relative(options.saved_path, __file__), device(options.device)
+    own = [str(value) for value in (options.dataset.removeprefix("imdb"), options.num_of_samples) if value]
+    usual = "_".join(["saved_models/base", *own])  # other reviews than the published ones do not replace the base model
+    folder, chosen = script_relative(options.saved_path or usual, __file__), device(options.device)
     data, began = read(options, chosen), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, "fused adam", options.bfloat16)
     begin_moments(folder)

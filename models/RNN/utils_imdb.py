@@ -240,6 +240,11 @@ def vectors(words, file=None, data_dir=None, number=0):
         if isinstance(error, UserError):
             raise
         raise UserError(f"{shown(path)} is no text file of vectors ({error}): give another --vectors") from error
+    if not count:
+        raise UserError(f"{shown(path)} has a vector of none of the {len(words):,} words: give another --vectors")
+    if not np.isfinite(found).all():
+        word = words[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]
+        raise UserError(f"{shown(path)} has a vector that is not finite, of {word!r}: give another --vectors")
     found[: len(SPECIALS)] = 0
     return found, count
 

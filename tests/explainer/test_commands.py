@@ -44,6 +44,13 @@ def test_the_printed_difference_is_that_of_the_sum_over_training_points(command,
     assert float(shown) == pytest.approx(np.abs(summed - outputs.pred_test).mean(), rel=1e-3)
 
 
+def test_a_run_of_another_model_is_refused(refused, command, folder):
+    (folder / "model" / "lstm.pt").touch()
+    said = refused(calculate_influence.main, "--model", "CNN", "--saved_path", folder)
+    assert "holds a model of --model RNN, got CNN" in said and not (folder / "calculated_weights").exists()
+    assert command(calculate_influence.main, "--model", "RNN", "--saved_path", folder)[0] == 0
+
+
 def test_output_names_the_file(command, folder, tmp_path):
     assert command(calculate_influence.main, "--saved_path", folder, "--output", tmp_path / "x" / "w.npz")[0] == 0
     assert (tmp_path / "x" / "w.npz").exists() and not (folder / "calculated_weights").exists()

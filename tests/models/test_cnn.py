@@ -1,6 +1,7 @@
 """ResNet-20's training and its command, on the carried digits and on images made here."""
 
 import dataclasses
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -205,6 +206,16 @@ def test_bad_arguments(refused, tmp_path, arguments, said):
     base = ["--dataset", "digits", "--weights", "none", "--epochs", 1, "--saved_path", tmp_path / "run"]
     assert said in refused(train.main, *base, *arguments)
     assert not (tmp_path / "run" / "model" / "saved_outputs.npz").exists()
+
+
+def test_other_images_do_not_replace_the_base_model(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "script_relative", lambda path, script: tmp_path / path)
+    assert command(train.main, *SMALL, "--epochs", 1)[0] == 0
+    assert [path.name for path in (tmp_path / "saved_models").iterdir()] == ["base_digits_40"]
+    assert command(train.main, *SMALL, "--epochs", 1, "--classes", 4, 7)[0] == 0
+    assert (tmp_path / "saved_models" / "base_digits_4_7_40" / "model" / "resnet20.pt").exists()
+    published = Namespace(dataset="cifar", num_of_samples=None)
+    assert train._usual(published, ("automobile", "horse")) == "saved_models/base"
 
 
 def test_out_of_memory_says_which_option_lowers_it(refused, monkeypatch, tmp_path):

@@ -121,7 +121,10 @@ def test_images_that_cannot_be_had_say_where_they_were_looked_for(refused, monke
     said = refused(train.main, "--weights", "none", "--data_dir", tmp_path / "absent")
     for part in ("train/<class>/*", "cifar-10-batches-py", "no route to host", "--data_dir", "--dataset digits"):
         assert part in said
-    assert "no CIFAR-10 in absent: " in said
+    assert "no CIFAR-10 in absent: " in said and "damaged" not in said
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"half an archive")
+    said = refused(train.main, "--weights", "none", "--data_dir", tmp_path)
+    assert "cifar-10-python.tar.gz there is damaged" in said
 
 
 @pytest.mark.parametrize(

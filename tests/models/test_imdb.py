@@ -138,6 +138,9 @@ def test_vectors_of_known_words_are_the_files_and_others_are_drawn(tmp_path):
         ("film 1 2 3\n", "line 1 has 3 numbers after its word, expected 100"),
         ("film " + "x " * 100, "is no text file of vectors"),
         (None, "cannot read the vectors"),
+        ("\n", "line 1 has 0 numbers after its word"),
+        ("other " + "1 " * 100, "has a vector of none of the 1 words"),
+        ("film " + "nan " * 100, "has a vector that is not finite, of 'film'"),
     ],
 )
 def test_unusable_vectors_are_refused(tmp_path, content, said):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from explainer.methods import METHODS
-from explainer.weights import load_weights
+from explainer.weights import COMMANDS, load_weights
 from models.files import load_json, save_json
 from models.outputs import load_outputs
 from models.RNN import predict
@@ -35,6 +35,14 @@ def test_a_test_review_given_as_text_is_explained_as_the_test_review(lstm_run):
         np.testing.assert_allclose(expected[best, 1], right[:3], rtol=1e-3, atol=1e-7)
 
 
+def test_a_method_without_weights_is_named_with_the_command_that_makes_them(command, lstm_run):
+    status, printed, errors = command(predict.main, "good", "--saved_path", lstm_run, "--lr", 0.5, "--k", 9999)
+    assert status == 0 and "RPS-LJE" not in printed
+    assert f"left out: RPS-LJE, there are no weights of it: run {COMMANDS['ours']}".partition(" {")[0] in errors
+    assert f"--saved_path {lstm_run} --lr 0.5" in errors
+    assert printed.count("  snippet ") == 2 * SavedModel(lstm_run).right.sum()
+
+
 def test_bad_input(refused, lstm_run):
     assert "got the text ' ', which has no word: give a sentence" in refused(
         predict.main, " ", "--saved_path", lstm_run
@@ -47,5 +55,7 @@ def test_bad_input(refused, lstm_run):
     words = lstm_run / "model" / "vocabulary.txt"
     words.write_text(words.read_text() + "\nmore")
     assert "vocabulary.txt has 12800 words, lstm.pt 12799" in refused(predict.main, "good", "--saved_path", lstm_run)
+    words.write_bytes(b"\xff\xfe\x80")
+    assert "cannot read" in (said := refused(predict.main, "good", "--saved_path", lstm_run)) and "train.py" in said
     (lstm_run / "model" / "lstm.pt").write_bytes(b"no")
     assert "lstm.pt is damaged" in refused(predict.main, "good", "--saved_path", lstm_run)

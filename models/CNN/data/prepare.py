@@ -20,6 +20,7 @@ from models.downloads import patience, reason
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 DEFAULT_CLASSES = {"cifar": ("automobile", "horse"), "digits": ("3", "8")}
 SIDE = 32
+ARCHIVE = "cifar-10-python.tar.gz"
 _WITHOUT = "--dataset digits runs without any"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".webp"}
 
@@ -132,9 +133,10 @@ def _torchvision(root, classes, limit):
             with patience():
                 archive = Archive(root, train=train, download=not (root / Archive.base_folder).is_dir())
         except Exception as error:  # no network, no disk, a damaged archive: torchvision raises many kinds
+            damaged = f"; {ARCHIVE} there is damaged" if (root / ARCHIVE).exists() else ""
             raise UserError(
                 f"no CIFAR-10 in {shown(root)}: looked for train/<class>/*, cifar10_images/train/<class>/* and "
-                f"{Archive.base_folder}, and could not load or download it ({reason(error)}); "
+                f"{Archive.base_folder}, and could not load or download it ({reason(error)}){damaged}; "
                 f"give its folder as --data_dir; {_WITHOUT}"
             ) from error
         labels = np.asarray(archive.targets)
@@ -146,7 +148,7 @@ def _torchvision(root, classes, limit):
 def add_data_options(parser):
     """The options that choose the images."""
     parser.add_argument("--dataset", default="cifar", choices=list(DEFAULT_CLASSES), help="images to train on")
-    parser.add_argument("--data_dir", help=f"folder of the images (default: $RPS_LJE_DATA, else {shown(DATA_ROOT)})")
+    parser.add_argument("--data_dir", help="folder of the images (default: $RPS_LJE_DATA, else data/)")
     parser.add_argument(
         "--classes",
         nargs=2,
