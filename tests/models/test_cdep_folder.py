@@ -61,7 +61,7 @@ def test_images_and_masks_are_read_in_one_order(images):
 
 @pytest.mark.parametrize("seed", [2, 3])
 def test_with_a_penalty_on_it_the_patch_does_not_decide(images, seed):
-    """Where it does, all test images are wrong. What decides then depends on rounding: the bar, or one class for all."""
+    """Where it does, all test images are wrong. Rounding tells what decides instead: the bar, or one class for all."""
     task = data.task("folder", images, side=SIDE)
     common = {"epochs": 60, "batch_size": 20, "lr": 2e-3, "seed": seed}
     accuracies, sizes = [], []
