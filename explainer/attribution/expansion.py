@@ -11,6 +11,7 @@ from explainer.attribution.base import Attributor
 from explainer.attribution.scores import Term
 
 LARGEST_CONDITION = 1e8  # of I - Q S; beyond it the head without the point is not determined
+LARGEST_INVERSE = 1e11  # norm of its inverse; beyond it what is left of I is rounding
 
 
 class LeaveOneOut(NamedTuple):
@@ -65,9 +66,11 @@ class Expansion(Attributor):
             f, P, R = F.double(), self.P[rows].double(), self.residuals(rows).double()
             S = head.curvature(P, identity)
             u = f @ newton - torch.einsum("bce,be->bc", Q, R)
-            corrected, failed = torch.linalg.inv_ex(identity - Q @ S)
-            size = torch.linalg.matrix_norm(identity - Q @ S, 1) * torch.linalg.matrix_norm(corrected, 1)
-            alone = (failed != 0) | ~(size < LARGEST_CONDITION)
+            left = identity - Q @ S
+            corrected, failed = torch.linalg.inv_ex(left)
+            norm = torch.linalg.matrix_norm(corrected, 1)
+            condition = torch.linalg.matrix_norm(left, 1) * norm  # 1 where there is one logit, whatever is left
+            alone = (failed != 0) | ~(condition < LARGEST_CONDITION) | ~(norm < LARGEST_INVERSE)
             if alone.any():
                 row = int(alone.nonzero()[0, 0]) + rows.start + self.rows.first
                 raise UserError(f"training point {row} is fitted by a direction of its own (leverage 1): add damping")
