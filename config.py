@@ -28,6 +28,11 @@ class UserError(ValueError):
     """A mistake that the user can mend; its message says what, got what, do what, in one line."""
 
 
+def usual_run(*own):
+    """A training's default --saved_path: the base run, or one named by what is the user's own (falsy: nothing)."""
+    return "_".join(["saved_models/base", *(str(name) for name in own if name)])
+
+
 def base_folder(model):
     """The folder of a model's base run: `model/` and `calculated_weights/` lie below it."""
     return PROJECT_ROOT / "models" / model / "saved_models" / "base"

@@ -2,12 +2,12 @@
 
 import time
 
-from config import MODELS, ArgumentParser, UserError, base_folder, device, not_negative, portion, script_relative, shown
+from config import MODELS, ArgumentParser, base_folder, device, not_negative, portion, script_relative, shown
 from explainer.attribution import ranks
 from explainer.fidelity import fidelity
 from explainer.last_layer import RCOND, probabilities
 from explainer.methods import METHODS, points
-from explainer.weights import MODEL_FILES, save_weights, weights_path
+from explainer.weights import save_weights, weights_path
 from models.outputs import load_outputs
 
 
@@ -43,9 +43,6 @@ def run(script, method, options, settings, **more):
     path = weights_path(folder, method, lr=settings.get("lr"))
     path = script_relative(options.output, script) if options.output is not None else path
     chosen = device(options.device)
-    there = [name for name, file in MODEL_FILES.items() if (folder / "model" / file).exists()]
-    if there and options.model not in there:
-        raise UserError(f"{shown(folder)} holds a model of --model {there[0]}, got {options.model}: give that one")
     outputs = load_outputs(folder, options.model)
     tensors = points(outputs, chosen, options.bias)
     start = time.perf_counter()

@@ -8,13 +8,13 @@ import numpy as np
 from config import UserError, shown
 from explainer.methods import METHODS, points
 from models.files import load_npz, save_npz
+from models.outputs import models_there
 
 COMMANDS = {
     "ours": "python explainer/calculate_ours_weights.py --model {model} --saved_path {folder} --lr {lr}",
     "IF": "python explainer/calculate_influence.py --model {model} --saved_path {folder}",
     "rep": "python explainer/calculate_representer_weights.py --model {model} --saved_path {folder}",
 }
-MODEL_FILES = {"CNN": "resnet20.pt", "RNN": "lstm.pt", "Xgboost": "xgb.ubj"}
 
 
 def weights_path(folder, method, lr=None):
@@ -41,7 +41,7 @@ def load_weights(folder, method, outputs, lr=None):
     points, or made from other outputs.
     """
     path, n = weights_path(folder, method, lr), len(outputs.labels_train)
-    model = next((name for name, file in MODEL_FILES.items() if (Path(folder) / "model" / file).exists()), "CNN")
+    model = next(iter(models_there(folder)), "CNN")
     remedy = f"run {COMMANDS[method].format(model=model, folder=Path(folder).resolve(), lr=lr)}"
     arrays = load_npz(path, METHODS[method].arrays, remedy, optional=["settings"])
     try:

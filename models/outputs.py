@@ -13,6 +13,8 @@ import numpy as np
 from config import MODELS, UserError, base_folder, shown
 from models.files import load_npz, save_npz
 
+MODEL_FILES = {"CNN": "resnet20.pt", "RNN": "lstm.pt", "Xgboost": "xgb.ubj"}  # beside the saved outputs
+
 
 @dataclass(frozen=True)
 class SavedOutputs:
@@ -142,8 +144,19 @@ def outputs_path(folder):
     return Path(folder) / "model" / "saved_outputs.npz"
 
 
+def models_there(folder):
+    """The names of the models whose network or trees a run folder holds."""
+    return [name for name, file in MODEL_FILES.items() if (Path(folder) / "model" / file).exists()]
+
+
 def load_outputs(folder, model):
-    """The saved outputs of a run folder of `model`; the error for missing or unusable ones says how to make them."""
+    """The saved outputs of a run folder of `model`.
+
+    Raises UserError where they are missing or unusable, with how to make them, or where the folder is another model's.
+    """
+    there = models_there(folder)
+    if there and model not in there:
+        raise UserError(f"{shown(folder)} holds a model of --model {there[0]}, got {model}: give that one")
     if folder == base_folder(model):
         return SavedOutputs.load(outputs_path(folder), f"run {MODELS[model]} first")
     return SavedOutputs.load(outputs_path(folder), "train that model first, or give another --saved_path")

@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from config import ArgumentParser, at_least_one, device, positive, run_command, script_relative, shown, whole
+from config import ArgumentParser, at_least_one, device, positive, run_command, script_relative, shown, usual_run, whole
 from models.CNN.data.prepare import DEFAULT_CLASSES, add_data_options
 from models.CNN.utils_cifar import ImageBatches, Start, add_training_options, as_channels_last, load
 from models.moments import add_moments_option, begin_moments, keeper
@@ -76,10 +76,8 @@ def train(folder, start, data, schedule, seed, y_train=None, after_epoch=None, p
 
 def _usual(options, classes):
     """The run folder where none is given: images other than the published ones do not replace the base model."""
-    own = [] if options.dataset == "cifar" else [options.dataset]
-    own += [] if classes == DEFAULT_CLASSES[options.dataset] else classes
-    own += [str(options.num_of_samples)] if options.num_of_samples else []
-    return "_".join(["saved_models/base", *own])
+    own = () if classes == DEFAULT_CLASSES[options.dataset] else classes
+    return usual_run(options.dataset.removeprefix("cifar"), *own, options.num_of_samples)
 
 
 def main():

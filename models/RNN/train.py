@@ -23,6 +23,7 @@ from config import (
     run_command,
     script_relative,
     shown,
+    usual_run,
     whole,
 )
 from explainer.label_errors import Moment
@@ -219,8 +220,7 @@ def main():
     add_moments_option(parser)
     parser.add_device()
     options = parser.parse_args()
-    own = [str(value) for value in (options.dataset.removeprefix("imdb"), options.num_of_samples) if value]
-    usual = "_".join(["saved_models/base", *own])  # other reviews than the published ones do not replace the base model
+    usual = usual_run(options.dataset.removeprefix("imdb"), options.num_of_samples)
     folder, chosen = script_relative(options.saved_path or usual, __file__), device(options.device)
     data, began = read(options, chosen), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, "fused adam", options.bfloat16)

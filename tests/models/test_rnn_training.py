@@ -154,3 +154,9 @@ def test_a_batch_of_long_reviews_is_trained_on_in_parts(data, monkeypatch):
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, atol=2e-5, rtol=1e-4)
     assert not torch.equal(network.fc.weight, whole.fc.weight)
+
+
+def test_other_reviews_do_not_replace_the_base_model(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "script_relative", lambda path, script: tmp_path / path)
+    assert command(train.main, *SMALL, "--epochs", 1)[0] == 0
+    assert [path.name for path in (tmp_path / "saved_models").iterdir()] == ["base_snippets_60"]

@@ -133,7 +133,8 @@ def _torchvision(root, classes, limit):
             with patience():
                 archive = Archive(root, train=train, download=not (root / Archive.base_folder).is_dir())
         except Exception as error:  # no network, no disk, a damaged archive: torchvision raises many kinds
-            damaged = f"; {ARCHIVE} there is damaged" if (root / ARCHIVE).exists() else ""
+            packed = (root / ARCHIVE).exists() and not (root / Archive.base_folder).is_dir()
+            damaged = f"; {ARCHIVE} there is damaged" if packed else ""
             raise UserError(
                 f"no CIFAR-10 in {shown(root)}: looked for train/<class>/*, cifar10_images/train/<class>/* and "
                 f"{Archive.base_folder}, and could not load or download it ({reason(error)}){damaged}; "
