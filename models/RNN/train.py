@@ -16,6 +16,7 @@ import torch
 
 from config import (
     ArgumentParser,
+    UserError,
     at_least_one,
     boolean,
     device,
@@ -60,6 +61,8 @@ class Data:
 
 def read(options, chosen_device):
     """The data that the options of a command ask for (see `add_options`), on a torch device."""
+    if options.vectors and not options.use_pretrained:
+        raise UserError(f"--vectors: got {options.vectors} beside --use_pretrained False; leave one of them out")
     corpus = utils_imdb.load(options.dataset, options.data_dir, options.skip_unreadable)
     vectors = None
     if options.use_pretrained:

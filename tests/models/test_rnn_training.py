@@ -132,6 +132,7 @@ def test_the_moment_before_the_training_is_each_reviews_mean_vector(data):
         (["--use_pretrained", "perhaps"], "--use_pretrained: got perhaps; give True or False"),
         (["--num_of_samples", 99999], "--num_of_samples: got 99999; give at most"),
         (["--use_pretrained", "True", "--vectors", "absent.txt"], "cannot read the vectors absent.txt"),
+        (["--vectors", "v.txt"], "--vectors: got v.txt beside --use_pretrained False; leave one of them out"),
     ],
 )
 def test_bad_arguments(refused, tmp_path, monkeypatch, arguments, said):
