@@ -45,11 +45,15 @@ def script_relative(path, script):
     script = Path(script).resolve()
     if not script.is_relative_to(CODE_ROOT):
         raise UserError(f"{script} is not of the installed copy, {CODE_ROOT}: run pip install -e . in the one you use")
+    return Path(os.path.normpath(PROJECT_ROOT / script.parent.relative_to(CODE_ROOT) / expanded(path)))
+
+
+def expanded(path):
+    """`path` with a leading ~ or ~name written out. Raises UserError where there is no such user."""
     try:
-        path = Path(path).expanduser()
+        return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(f"got the path {path}: {error}; write it out") from None
-    return Path(os.path.normpath(PROJECT_ROOT / script.parent.relative_to(CODE_ROOT) / path))
 
 
 def shown(path):
@@ -122,6 +126,7 @@ not_negative = number(float, lambda x: 0 <= x < float("inf"), "0 or a number abo
 share = number(float, lambda x: 0 < x < 1, "a number between 0 and 1")
 portion = number(float, lambda x: 0 <= x < 1, "a number in [0, 1)")
 at_least_one = number(int, lambda x: x >= 1, "a whole number of at least 1")
+at_least_two = number(int, lambda x: x >= 2, "a whole number of at least 2")
 whole = number(int, lambda x: 0 <= x < 2**32, "a whole number in [0, 2**32)")
 
 

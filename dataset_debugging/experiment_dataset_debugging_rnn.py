@@ -4,11 +4,13 @@ python dataset_debugging/experiment_dataset_debugging_rnn.py --num_of_run 5 --fl
 """
 
 import os
+from pathlib import Path
 
 from dataset_debugging.experiment import Experiment, main
 from dataset_debugging.networks import NetworkTask, add_scale_options
 from models.RNN.train import accuracy, fit_lstm, moments_keeper, read, train
 from models.RNN.train import add_options as add_model_options
+from models.RNN.utils_imdb import GLOVE
 
 TITLES = {"imdb": "LSTM on IMDB", "snippets": "LSTM on film review snippets"}
 
@@ -23,7 +25,8 @@ class Sentiment(NetworkTask):
         self.name = "rnn" if options.dataset == "imdb" else f"rnn_{options.dataset}"
         self.title = TITLES[options.dataset]
         self.arguments |= {"reviews": options.dataset, "hidden_dim": options.hidden_dim}
-        self.arguments |= {"max_length": options.max_length, "pretrained_vectors": options.use_pretrained}
+        vectors = options.use_pretrained and Path(options.vectors or GLOVE).name
+        self.arguments |= {"max_length": options.max_length, "word_vectors": vectors}
 
     def train_on(self, y, seed, folder):
         settings = folder, self.data, self.schedule, self.hidden, seed, y

@@ -24,6 +24,7 @@ from config import (
     ArgumentParser,
     UserError,
     at_least_one,
+    expanded,
     run_command,
     script_relative,
     shown,
@@ -40,7 +41,6 @@ from models.moments import load_moments
 from models.outputs import load_outputs, outputs_path
 
 SHOWN, CUT = 200, 600  # points on the page; letters of a text
-WORDS = "negative", "positive"
 
 
 class Source:
@@ -118,9 +118,10 @@ class Model(Source):
             names, self._item = images.classes, lambda i: {"picture": _png(images.x_train[i])}
         elif options.model == "RNN":
             from models.RNN.saved import SavedModel
+            from models.RNN.texts import CLASSES
 
             saved = SavedModel(folder, options.data_dir)
-            names, self._item = WORDS, lambda i: {"text": saved.text(i)[:CUT]}
+            names, self._item = CLASSES, lambda i: {"text": saved.text(i)[:CUT]}
         elif options.model == "Xgboost":
             from models.Xgboost.train import MODEL
             from models.Xgboost.trees import load_booster
@@ -190,7 +191,7 @@ def main():
     table = find_label_errors(source.features, source.labels, source.moments, **more)
     slug = Path(options.csv or options.features or options.model).stem
     usual = script_relative(f"label_errors/{slug}", __file__)
-    folder = usual if options.output is None else Path(options.output).expanduser().resolve()
+    folder = usual if options.output is None else expanded(options.output).resolve()
     numbers = np.arange(len(table)) if source.numbers is None else source.numbers
     shown_points = table["index"].head(options.shown).tolist()
     items = {int(numbers[i]): source.item(i) for i in tqdm(shown_points, "page", disable=None, leave=False)}

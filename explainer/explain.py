@@ -5,6 +5,8 @@ python explainer/explain.py --model RNN --text "The acting is not bad but the pl
 
 For a test point, or a text: the prediction; the training points that speak most for it, by every method whose weights
 are there; and inside each of them the parts that speak for that class, by agglomerative contextual decomposition.
+Training points that the model predicts wrongly are among them, and speak loudest; the paper's case studies, and
+models/RNN/predict.py, leave them out.
 Writes one HTML page that needs nothing beside it, and the same as JSON.
 """
 

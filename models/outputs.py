@@ -14,6 +14,7 @@ from config import MODELS, UserError, base_folder, shown
 from models.files import load_npz, save_npz
 
 MODEL_FILES = {"CNN": "resnet20.pt", "RNN": "lstm.pt", "Xgboost": "xgb.ubj"}  # beside the saved outputs
+ALIKE = 0.05  # by how much the features of the same points may differ, for the sake of bfloat16 and other devices
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,16 @@ def _one(array, name, refuse):
 
 _PARTS = ("train", "test")
 _CHECKED = ("intermediate", "pred", "labels")
+
+
+def spread(n, number):
+    """At most `number` of n places, as far apart as can be."""
+    return np.linspace(0, n - 1, min(n, number)).astype(int)
+
+
+def difference(found, known):
+    """How far features are from the known ones: the largest difference as a share of the largest known value."""
+    return np.abs(found - known).max() / max(1e-12, np.abs(known).max())
 
 
 def outputs_path(folder):

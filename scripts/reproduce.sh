@@ -83,7 +83,8 @@ $python dataset_debugging/experiment_dataset_debugging_rnn.py $snippets --num_of
 
 if [ "$full" ]; then
     step "ResNet-20 on CIFAR-10: train and label flips at the paper's scale"
-    $python models/CNN/train.py --lr 0.01 --epochs 10 --saved_path saved_models/base
+    [ -e models/CNN/saved_models/base/model/saved_outputs.npz ] ||
+        $python models/CNN/train.py --lr 0.01 --epochs 10 --saved_path saved_models/base
     for seed in "" "--seed 11"; do
         $python dataset_debugging/experiment_dataset_debugging_cnn.py --num_of_run 10 --flip_portion 0.2 \
             --path ../models/CNN/saved_models/experiment_dataset_debugging --lr 1e-5 $seed
@@ -91,7 +92,8 @@ if [ "$full" ]; then
     $python dataset_debugging/memorization.py
 
     step "LSTM on IMDB: train, weights and identified shares at the paper's scale"
-    $python models/RNN/train.py --lr 1e-3 --epochs 10 --saved_path saved_models/base --use_pretrained True
+    [ -e models/RNN/saved_models/base/model/saved_outputs.npz ] ||
+        $python models/RNN/train.py --lr 1e-3 --epochs 10 --saved_path saved_models/base --use_pretrained True
     for command in calculate_ours_weights calculate_influence calculate_representer_weights; do
         $python explainer/$command.py --model RNN
     done

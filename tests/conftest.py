@@ -187,6 +187,18 @@ def lstm_run(command, tmp_path, monkeypatch):
     return run
 
 
+@pytest.fixture
+def imdb_folder(tmp_path):
+    """Ten training and four test reviews in IMDB's layout."""
+    for part, number in (("train", 5), ("test", 2)):
+        for name in ("neg", "pos"):
+            below = tmp_path / "aclImdb" / part / name
+            below.mkdir(parents=True)
+            for i in range(number):
+                (below / f"{i}_{3 if name == 'neg' else 9}.txt").write_text(f"It's a {name} film,<br /><br />no. {i}!")
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def random_images():
     """Images (9,32,32,3) in 0 ... 255."""

@@ -2,14 +2,13 @@
 
 import contextlib
 import gzip
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from torchvision.datasets import MNIST
 
-from config import DATA_ROOT, UserError, shown
+from config import DATA_ROOT, UserError, expanded, shown
 from models.downloads import patience, reason
 from models.training import Schedule, fit, initialized
 
@@ -23,7 +22,7 @@ def read(data_dir=None, seed=0):
 
     Raises UserError where they are missing.
     """
-    folder = Path(data_dir or DATA_ROOT).expanduser()
+    folder = expanded(data_dir or DATA_ROOT)
     images, labels = (_idx(folder, name) for name in FILES)
     if images.shape != (10000, 28, 28) or labels.shape != (10000,):
         raise UserError(f"{shown(folder)}: MNIST's test files hold {images.shape} images; get them again")

@@ -15,7 +15,7 @@ from explainer.weights import load_weights, weights_path
 from models.CNN.utils_cifar import as_channels_last, images_behind, load_network, normalized
 from models.outputs import load_outputs
 from models.RNN.saved import SavedModel
-from models.RNN.texts import spans
+from models.RNN.texts import CLASSES, spans
 
 TILE = 4  # pixels: 64 units of an image
 SHORT = 40  # tokens: a longer text is put together from its sentences
@@ -71,7 +71,7 @@ class Images(Explained):
 class Texts(Explained):
     """The LSTM on reviews."""
 
-    classes = "negative", "positive"
+    classes = CLASSES
 
     def __init__(self, folder, data_dir=None):
         """Raises UserError where the model or its reviews are missing, or are others."""

@@ -8,7 +8,6 @@ trained; the features of every training image are decomposed under its mask once
 """
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ import torchvision
 from PIL import Image, UnidentifiedImageError
 from torch import nn
 
-from config import UserError, shown
+from config import UserError, expanded, shown
 from explainer.decomposition import cd
 from models.downloads import patience, reason
 from models.training import initialized, load_tensors
@@ -118,7 +117,7 @@ def backbone(name, weights="default"):
                 f"cannot download the weights of {name} ({reason(error)}): give --backbone_weights FILE"
             ) from error
     elif weights != "none":
-        state = load_tensors(Path(weights).expanduser(), "give a file of torch.save as --backbone_weights")
+        state = load_tensors(expanded(weights), "give a file of torch.save as --backbone_weights")
     if weights != "none":
         try:
             network.load_state_dict(state)
@@ -137,7 +136,7 @@ def read(folder, side=32, frozen=None, weights="default", batch=16):
     frozen: the name of a backbone, None for a small network on the images themselves. parts: with a backbone the two
     parts (n,d) of each training image's features under its mask.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     if side < SMALLEST:
         raise UserError(f"--side {side}: give at least {SMALLEST} pixels")
     sets, classes = {}, None

@@ -10,14 +10,13 @@ the label, where a network that has learned nothing but the word is always wrong
 """
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from config import DATA_ROOT, UserError, shown
+from config import DATA_ROOT, UserError, expanded, shown
 from models.RNN.texts import tokens
 from models.RNN.utils_imdb import texts as reviews
 
@@ -99,7 +98,7 @@ def read(texts, data_dir=None, seed=0):
         return {part: [found[i] for i in rows] for part, rows in parts.items()}
     if texts != "sst":
         raise UserError(f"--texts {texts}: give one of {', '.join(TEXTS)}")
-    folder = Path(data_dir or DATA_ROOT).expanduser()
+    folder = expanded(data_dir or DATA_ROOT)
     places = folder / "sst" / "trees", folder / "trees", folder
     trees = next((place for place in places if (place / "train.txt").exists()), places[0])
     return {part: phrases(trees / f"{part}.txt") for part in ("train", "dev", "test")}

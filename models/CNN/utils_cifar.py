@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import UserError, number, shown
+from config import UserError, at_least_two, expanded, shown
 from models.CNN.CNN import ResNet20
 from models.CNN.data.prepare import read
 from models.downloads import patience, reason
+from models.outputs import ALIKE, difference, spread
 from models.training import initialized, load_tensors
 
 PRETRAINED = Path(__file__).resolve().parent / "data" / "cifar10_resnet20.pt"
@@ -20,7 +21,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green,
 # cifar10_resnet20 of chenyaofo/pytorch-cifar-models, whose name ends in its checksum: what the official release loads.
 HUB = "https://github.com/chenyaofo/pytorch-cifar-models/releases/download/resnet/cifar10_resnet20-4118986f.pt"
 WEIGHTS = ("auto", "hub", "carried", "none")
-PROBES, ALIKE = 16, 0.05  # images whose features are compared, and by how much they may differ, for bfloat16's sake
+PROBES = 16  # images whose features are compared
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,10 @@ def images_behind(outputs, network, dataset="cifar", data_dir=None, classes=None
     images = images if len(images.x_train) == n else _fewer(images, n)
     parts = (images.x_train, outputs.intermediate_train), (images.x_test, outputs.intermediate_test)
     for x, known in parts:
-        rows = np.linspace(0, len(x) - 1, min(len(x), PROBES)).astype(int)
+        rows = spread(len(x), PROBES)
         with torch.inference_mode():
             found = network.features(as_channels_last(normalized(torch.from_numpy(x[rows])))).numpy()
-        off = np.abs(found - known[rows]).max() / max(1e-12, np.abs(known[rows]).max())
+        off = difference(found, known[rows])
         if not off <= ALIKE:
             raise UserError(
                 f"the images of {images.source} are not those behind the outputs, or the network is another: its "
@@ -174,7 +175,7 @@ def _body(weights):
     if weights == "carried":
         return load_tensors(PRETRAINED, "run python models/CNN/pretrain.py"), PRETRAINED.name
     if weights not in ("auto", "hub"):
-        path = Path(weights).expanduser()
+        path = expanded(weights)
         return load_tensors(path, f"give a file of torch.save, or one of {', '.join(WEIGHTS)}"), shown(path.resolve())
     try:
         with patience(5.0):
@@ -187,16 +188,13 @@ def _body(weights):
         raise UserError(f"--weights hub: cannot download {HUB} ({reason(error)}); give --weights carried") from error
 
 
-_at_least_two = number(int, lambda x: x >= 2, "a whole number of at least 2")
-
-
 def add_training_options(parser):
     """The options of a training, beside its learning rate and epochs."""
     explained = "starting weights: hub (the official release's), carried (pretrain.py's), auto (hub where it can be "
     explained += "reached, else carried), none, or a file"
     parser.add_argument("--weights", default="auto", help=explained)
-    parser.add_argument("--batch_size", type=_at_least_two, default=128, help="images per step")
+    parser.add_argument("--batch_size", type=at_least_two, default=128, help="images per step")
     explained = "train in bfloat16: faster on GPUs and on CPUs with bfloat16 products"
     parser.add_argument("--bfloat16", action="store_true", help=explained)
     explained = "keep so many training images, half of each class (default: all)"
-    parser.add_argument("--num_of_samples", type=_at_least_two, help=explained)
+    parser.add_argument("--num_of_samples", type=at_least_two, help=explained)

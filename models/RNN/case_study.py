@@ -8,10 +8,11 @@ import pandas as pd
 
 from config import PROJECT_ROOT, base_folder
 from dataset_debugging import figures
-from explainer.agreement import best_explanations, top_k_correlations
+from explainer.agreement import top_k_correlations
 from explainer.explanations import Explanations
 from explainer.methods import METHODS
 from models.RNN.saved import SavedModel
+from models.RNN.texts import CLASSES
 
 FIGS = PROJECT_ROOT / "models/RNN/experiments/figs"
 PUBLISHED = {"ours": {"lr": 1e-5}, "IF": {}, "rep": {"lmbd": 0.003, "epoch": 3000}}
@@ -20,7 +21,6 @@ GAMMA_POINT = 5  # the test point of Table 6
 GAMMAS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)  # Table 6
 SHOWN = 400  # characters of a review in a table
 BLOCK = 500  # test points whose importances are in memory together: 35 MB a method for IMDB
-CLASSES = "negative", "positive"
 
 
 class CaseStudy(Explanations):
@@ -34,8 +34,7 @@ class CaseStudy(Explanations):
 
     def best(self, method, tests, k=3, **settings):
         """The k best training reviews of test reviews, (k,m); wrongly predicted ones are left out, as published."""
-        importance = self.importance(method, tests, **settings)
-        return best_explanations(np.where(self.model.right[:, None], importance, -np.inf), k)
+        return self.model.best(self.importance(method, tests, **settings), k)
 
     def table(self, test, k=3):
         """A test review and its k best training reviews by each method."""

@@ -14,18 +14,9 @@ from config import ArgumentParser, at_least_one, positive, run_command, script_r
 from explainer.methods import METHODS
 from explainer.weights import COMMANDS, load_weights, weights_path
 from models.RNN.saved import SavedModel
+from models.RNN.texts import CLASSES
 
 SHOWN = 160  # characters of a review
-CLASSES = "negative", "positive"
-
-
-def best(method, arrays, model, f, label, k=3):
-    """The k training reviews that speak most for class `label` of a text with features f (1,2h), by `arrays`.
-
-    model: the `SavedModel`; reviews that it predicts wrongly are left out, as published.
-    """
-    importance = METHODS[method].importance_of(arrays, model.outputs, f.numpy(), np.array([label]))[:, 0]
-    return np.argsort(-np.where(model.right, importance, -np.inf), kind="stable")[: min(k, model.right.sum())]
 
 
 def main():
@@ -48,7 +39,8 @@ def main():
             continue
         arrays = load_weights(folder, method, model.outputs, options.lr)
         print(f"\n{METHODS[method].label}: the training reviews that speak most for it")
-        for i in best(method, arrays, model, f, label, options.k):
+        importance = METHODS[method].importance_of(arrays, model.outputs, f.numpy(), np.array([label]))
+        for i in model.best(importance, options.k)[:, 0]:
             text = textwrap.shorten(model.text(i), SHOWN, placeholder=" …")
             print(f"  {model.name(i)} ({CLASSES[model.outputs.labels_train[i]]}): {text}")
 

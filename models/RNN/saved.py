@@ -3,8 +3,9 @@
 import numpy as np
 
 from config import UserError, shown
+from explainer.agreement import best_explanations
 from models.files import load_json
-from models.outputs import load_outputs
+from models.outputs import ALIKE, difference, load_outputs, spread
 from models.RNN import utils_imdb
 from models.RNN.batches import Reviews
 from models.RNN.RNN import SentimentLSTM
@@ -13,6 +14,7 @@ from models.RNN.train import last_layer
 from models.training import load_tensors
 
 REMEDY = "run python models/RNN/train.py again"
+PROBES = 4  # reviews of each part whose features are compared
 
 
 def load_network(folder):
@@ -46,14 +48,28 @@ class SavedModel:
         self._numbers = {word: i for i, word in enumerate(self.words)}
         path = folder / "model" / "reviews.json"
         reviews = load_json(path, REMEDY)
-        if not {"dataset", "texts", "max_length", "train", "test"} <= reviews.keys():
+        if not {"dataset", "max_length", "train", "test"} <= reviews.keys():
             raise UserError(f"{shown(path)} does not say which reviews they are: {REMEDY}")
         self.rows, self.test_rows, self.max_length = (reviews[name] for name in ("train", "test", "max_length"))
         self.texts = utils_imdb.texts(reviews["dataset"], data_dir)
-        if self.texts.key != reviews["texts"]:
+        parts = (self.rows, self.outputs.intermediate_train), (self.test_rows, self.outputs.intermediate_test)
+        off = max(self._off(*part) for part in parts)
+        if not off <= ALIKE:
             raise UserError(
-                f"the {reviews['dataset']} reviews are not those that {shown(path)} was made from: {REMEDY}"
+                f"the {reviews['dataset']} reviews are not those behind the outputs in {shown(path.parent)}, or its "
+                f"network or vocabulary is another (the features differ): give the model's --data_dir, or {REMEDY}"
             )
+
+    def _off(self, rows, known):
+        """How far the network's features of some of the texts `rows` are from the saved ones, `difference`."""
+        if len(rows) != len(known) or max(rows) >= len(self.texts.names):
+            return np.inf
+        chosen = spread(len(rows), PROBES)
+        try:
+            found, _ = self.features([self.texts.text(rows[i]) for i in chosen])
+        except (UserError, OSError):  # without a word, or gone
+            return np.inf
+        return difference(found.numpy(), known[chosen])
 
     def name(self, i):
         """The name of training review i in the data set."""
@@ -90,3 +106,8 @@ class SavedModel:
     def right(self):
         """Which training reviews are predicted rightly, (n,): the others are left out of explanations, as published."""
         return (self.outputs.pred_train > 0.5) == (self.outputs.labels_train == 1)
+
+    def best(self, importance, k=3):
+        """The k best of the rightly predicted training reviews, (k,m), or all of them; importance (n,m)."""
+        right = self.right
+        return best_explanations(np.where(right[:, None], importance, -np.inf), min(k, right.sum()))

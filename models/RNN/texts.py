@@ -11,13 +11,17 @@ import spacy
 from config import UserError, shown
 
 LABELS = ("neg", "pos")  # 0 and 1
+CLASSES = "negative", "positive"  # the same, as they are shown
 SPLIT_SEED = 1234  # the published one
 SNIPPETS_TEST = 0.3  # of the snippets
 WITHOUT = "--dataset snippets runs without any"
 
 
 class Texts(ABC):
-    """The texts of a data set. names: of each. labels (n,): 0 or 1. part (n,): 0 training, 1 test. key: a hash."""
+    """The texts of a data set. names: of each. labels (n,): 0 or 1. part (n,): 0 training, 1 test.
+
+    key: a hash, another one where a text may have changed.
+    """
 
     def __init__(self, names, labels, part, key):
         self.names, self.labels, self.part, self.key = names, np.array(labels), np.array(part), key

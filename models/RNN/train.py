@@ -18,6 +18,7 @@ from config import (
     ArgumentParser,
     UserError,
     at_least_one,
+    at_least_two,
     boolean,
     device,
     positive,
@@ -43,15 +44,16 @@ EVALUATED = 50000  # padded words in a batch when nothing is trained
 class Data:
     """The reviews on the computing device.
 
-    vectors: the first vectors of the words (k,100), None to draw them. corpus: where the reviews come from, of the data
-    set `dataset`; chosen: which reviews of each part of it; max_length: how many words of each are read, None for all.
-    fingerprint: a hash of what is trained and tested on.
+    vectors: the first vectors of the words (k,100), None to draw them; known: how many of the words were in their file.
+    corpus: where the reviews come from, of the data set `dataset`; chosen: which reviews of each part of it;
+    max_length: how many words of each are read, None for all. fingerprint: a hash of what is trained and tested on.
     """
 
     train: Reviews
     validation: Reviews
     test: Reviews
     vectors: np.ndarray | None
+    known: int
     corpus: utils_imdb.Corpus
     chosen: dict
     dataset: str
@@ -64,20 +66,18 @@ def read(options, chosen_device):
     if options.vectors and not options.use_pretrained:
         raise UserError(f"--vectors: got {options.vectors} beside --use_pretrained False; leave one of them out")
     corpus = utils_imdb.load(options.dataset, options.data_dir, options.skip_unreadable)
-    vectors = None
+    vectors, known = None, 0
     if options.use_pretrained:
-        vectors, _ = utils_imdb.vectors(corpus.words, options.vectors, options.data_dir)
+        vectors, known = utils_imdb.vectors(corpus.words, options.vectors, options.data_dir)
     digest = hashlib.sha256(b"" if vectors is None else vectors)
-    chosen, parts = {}, {}
-    for name in ("train", "validation", "test"):
-        part = getattr(corpus, name)
-        chosen[name] = utils_imdb.sample(part, options.num_of_samples, len(corpus.train))
-        reviews = part.choose(chosen[name], options.max_length)
+    chosen, parts = utils_imdb.sample(corpus, options.num_of_samples), {}
+    for name, rows in chosen.items():
+        reviews = getattr(corpus, name).choose(rows, options.max_length)
         for array in (reviews.words, reviews.starts, reviews.labels):
             digest.update(np.ascontiguousarray(array))
         parts[name] = Reviews(reviews, chosen_device)
     more = {"corpus": corpus, "chosen": chosen, "dataset": options.dataset, "max_length": options.max_length}
-    return Data(**parts, vectors=vectors, **more, fingerprint=digest.hexdigest()[:16])
+    return Data(**parts, vectors=vectors, known=known, **more, fingerprint=digest.hexdigest()[:16])
 
 
 def new_network(data, hidden, number):
@@ -189,8 +189,7 @@ def train(folder, data, schedule, hidden, number, y_train=None, pick=True, after
     path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
     save_text(path.with_name("vocabulary.txt"), "\n".join(data.corpus.words))
     rows = {name: getattr(data.corpus, name).rows[data.chosen[name]].tolist() for name in ("train", "test")}
-    known = {"dataset": data.dataset, "texts": data.corpus.source.key, "max_length": data.max_length}
-    save_json(path.with_name("reviews.json"), {**known, **rows})
+    save_json(path.with_name("reviews.json"), {"dataset": data.dataset, "max_length": data.max_length, **rows})
     save_network(path.with_name("lstm.pt"), network)
     outputs.save(path)
     checkpoint.unlink(missing_ok=True)
@@ -205,7 +204,7 @@ def add_options(parser):
     add("--use_pretrained", type=boolean, default=True, metavar="True|False", help="begin with trained word vectors")
     add("--vectors", help="file of word vectors in GloVe's text format (default: glove.6B.100d.txt of --data_dir)")
     add("--skip_unreadable", action="store_true", help="leave out reviews that are empty or no UTF-8")
-    add("--num_of_samples", type=at_least_one, help="keep so many training reviews, and as large a share of the others")
+    add("--num_of_samples", type=at_least_two, help="keep so many training reviews, and as large a share of the others")
     add("--max_length", type=at_least_one, help="read so many words of each review (default: all)")
     add("--hidden_dim", type=at_least_one, default=256, help="units of each LSTM")
     add("--batch_size", type=at_least_one, default=64, help="reviews per step")
@@ -223,7 +222,8 @@ def main():
     add_moments_option(parser)
     parser.add_device()
     options = parser.parse_args()
-    usual = usual_run(options.dataset.removeprefix("imdb"), options.num_of_samples)
+    cut = options.max_length and f"{options.max_length}words"
+    usual = usual_run(options.dataset.removeprefix("imdb"), options.num_of_samples, cut)
     folder, chosen = script_relative(options.saved_path or usual, __file__), device(options.device)
     data, began = read(options, chosen), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, "fused adam", options.bfloat16)
@@ -233,7 +233,8 @@ def main():
     outputs = train(*settings, after_epoch=keep, progress="training")
     seconds, sizes = time.perf_counter() - began, [len(part) for part in (data.train, data.validation, data.test)]
     print("LSTM on {}: {:,} training, {:,} validation, {:,} test reviews".format(options.dataset, *sizes))
-    print(f"{len(data.corpus.words):,} words; {torch.get_num_threads()} threads, {chosen}")
+    vectors = f", {data.known:,} of them begin with a given vector" if options.use_pretrained else ""
+    print(f"{len(data.corpus.words):,} words{vectors}; {torch.get_num_threads()} threads, {chosen}")
     print(f"training accuracy {outputs.train_accuracy:.4f}, test accuracy {outputs.test_accuracy:.4f}")
     print(f"time: {seconds:.1f} s")
     print(f"written: saved_outputs.npz, lstm.pt and vocabulary.txt in {shown(folder / 'model')}")

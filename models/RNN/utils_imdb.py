@@ -10,6 +10,7 @@ import json
 import shutil
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 import spacy
 from tqdm import tqdm
 
-from config import DATA_ROOT, PROJECT_ROOT, UserError, seed, shown
+from config import DATA_ROOT, PROJECT_ROOT, UserError, expanded, seed, shown
 from models.downloads import download, extract, reason
 from models.files import load_npz, replacing, save_npz
 from models.RNN.texts import LABELS, SPLIT_SEED, WITHOUT, Files, Lines, Texts, tokens
@@ -30,6 +31,7 @@ with warnings.catch_warnings():
     from torchtext.vocab import GloVe, Vocab
 
 DATASETS = ("imdb", "snippets")
+PARTS = ("train", "validation", "test")
 SNIPPETS = Path(__file__).resolve().parent / "data" / "movieReviewSnippets_GroundTruth.txt"
 VALIDATION = 0.3  # of the training reviews
 MAX_WORDS = 25000
@@ -71,16 +73,12 @@ class Reviews:
 
 @dataclass(frozen=True)
 class Corpus:
-    """train, validation, test: tokenized reviews. words: what their numbers mean. fingerprint: a hash of it all.
-
-    source: the texts behind them.
-    """
+    """train, validation, test: tokenized reviews. words: what their numbers mean. source: the texts behind them."""
 
     train: Reviews
     validation: Reviews
     test: Reviews
     words: list
-    fingerprint: str
     source: Texts
 
 
@@ -92,11 +90,11 @@ def texts(dataset, data_dir=None):
     """The texts of "imdb" or "snippets". Raises UserError where they are not found and cannot be downloaded."""
     if dataset == "snippets":
         return Lines(SNIPPETS)
-    root = Path(data_dir or DATA_ROOT).expanduser()
+    root = expanded(data_dir or DATA_ROOT)
     folder = next((f for f in (root / "aclImdb", root) if (f / "train" / "pos").is_dir()), None)
     if folder is None:
         folder, archive = root / "aclImdb", root / "aclImdb_v1.tar.gz"
-        if not archive.exists():
+        if not (archive.exists() or folder.exists()):
             try:
                 download(IMDB.urls[0], archive)
             except (OSError, UserError) as error:
@@ -104,6 +102,8 @@ def texts(dataset, data_dir=None):
                     f"no IMDB in {shown(root)}: looked for aclImdb/train/pos and {archive.name}, and could not "
                     f"download it ({reason(error)}); give its folder as --data_dir; {WITHOUT}"
                 ) from error
+        if folder.exists():
+            raise UserError(f"{shown(folder)} holds no train/pos, so that it is not all of IMDB: remove it; {WITHOUT}")
         unpacked = root / ".aclImdb.unpacked"
         shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed here
         extract(
@@ -116,20 +116,31 @@ def texts(dataset, data_dir=None):
     return Files(folder)
 
 
-def sample(part, number, whole):
-    """Rows of `part`: all of them where `number` is None, else the share number / whole of it, half of each class.
+def sample(corpus, number=None):
+    """{part: rows}: all of them where `number` is None, else `number` training reviews and that share of the others.
 
-    The first ones of each class, in the data set's order. Raises UserError where a class has too few.
+    Half of each class, the first ones of it in the data set's order. Raises UserError where a part has too few.
     """
+    parts = {name: getattr(corpus, name) for name in PARTS}
     if number is None:
-        return np.arange(len(part))
-    wanted = max(2, number * len(part) // whole)
-    halves = wanted - wanted // 2, wanted // 2
-    rows = [np.flatnonzero(part.labels == label)[:half] for label, half in enumerate(halves)]
-    if [len(r) for r in rows] != list(halves):
-        most = 2 * np.bincount(part.labels).min() * whole // len(part)
-        raise UserError(f"--num_of_samples: got {number}; give at most {most} of these reviews, half of each class")
-    return np.sort(np.concatenate(rows))
+        return {name: np.arange(len(part)) for name, part in parts.items()}
+    whole, chosen = len(corpus.train), {}
+
+    def halves(count, part):
+        wanted = max(2, count * len(part) // whole)
+        return wanted - wanted // 2, wanted // 2  # of class 0 and of class 1
+
+    def enough(count):
+        return all((np.bincount(part.labels, minlength=2) >= halves(count, part)).all() for part in parts.values())
+
+    if not enough(number):
+        most = next((count for count in range(min(number, whole), 1, -1) if enough(count)), None)
+        given = f"give at most {most}" if most else "no number will do"
+        raise UserError(f"--num_of_samples: got {number}; {given} of these reviews, half of each class")
+    for name, part in parts.items():
+        rows = [np.flatnonzero(part.labels == label)[:half] for label, half in enumerate(halves(number, part))]
+        chosen[name] = np.sort(np.concatenate(rows))
+    return chosen
 
 
 def load(dataset="imdb", data_dir=None, skip=False):
@@ -147,12 +158,11 @@ def load(dataset="imdb", data_dir=None, skip=False):
     if arrays is None:
         arrays = _tokenized(source, skip)
         save_npz(path, **arrays, checksum=np.array(_checksum(arrays)))
-    train, validation, test = (Reviews(*(arrays[f"{part}_{name}"] for name in _FIELDS)) for part in _PARTS)
-    return Corpus(train, validation, test, str(arrays["words"]).split("\n"), _checksum(arrays), source)
+    parts = (Reviews(*(arrays[f"{part}_{name}"] for name in _FIELDS)) for part in PARTS)
+    return Corpus(*parts, str(arrays["words"]).split("\n"), source)
 
 
 _VERSION = 1  # of the preparation; another one makes every cache again
-_PARTS = ("train", "validation", "test")
 _FIELDS = ("words", "starts", "labels", "rows")
 
 
@@ -160,7 +170,7 @@ def _cached(path):
     """The arrays of a cache, or None where there is none or it is not what was written."""
     if not path.exists():
         return None
-    names = [f"{part}_{name}" for part in _PARTS for name in _FIELDS] + ["words"]
+    names = [f"{part}_{name}" for part in PARTS for name in _FIELDS] + ["words"]
     try:
         arrays = load_npz(path, [*names, "checksum"], "")
     except UserError:
@@ -200,10 +210,13 @@ def _tokenized(source, skip):
     drawn = np.random.RandomState(SPLIT_SEED).permutation(train)
     cut = len(train) - int(len(train) * VALIDATION)
     parts = np.sort(drawn[:cut]), np.sort(drawn[cut:]), np.flatnonzero((source.part == 1) & usable)
+    if not all(len(rows) for rows in parts):
+        there = f"{len(train)} usable training and {len(parts[2])} usable test reviews"
+        raise UserError(f"there are {there}: give at least 4 and 1, of which 30 % of the former are for validation")
     counter = Counter(word for i in parts[0] for word in reviews[i])
     vocabulary = Vocab(counter, max_size=MAX_WORDS, specials=list(SPECIALS))
     arrays = {"words": np.array("\n".join(vocabulary.itos))}
-    for part, rows in zip(_PARTS, parts):
+    for part, rows in zip(PARTS, parts):
         kept = [[vocabulary.stoi[word] for word in reviews[i]] for i in rows]
         arrays[f"{part}_words"] = np.concatenate(kept).astype(np.int32)
         arrays[f"{part}_starts"] = _starts(kept)
@@ -211,15 +224,15 @@ def _tokenized(source, skip):
     return arrays
 
 
-def vectors(words, file=None, data_dir=None, number=0):
+def vectors(words, file=None, data_dir=None):
     """The vectors (k,100) of a vocabulary of k words, float32, and for how many of them the file has one.
 
     file: in GloVe's text format, `word v1 ... v100`; None: GloVe 6B below `data_dir`, downloaded where it can be.
-    Words without one are drawn from a normal distribution of seed `number`; <unk> and <pad> are 0, as published.
+    Words without one are drawn from a normal distribution, always the same; <unk> and <pad> are 0, as published.
     """
-    path = Path(file).expanduser() if file else _glove(Path(data_dir or DATA_ROOT).expanduser())
+    path = expanded(file) if file else _glove(expanded(data_dir or DATA_ROOT))
     rows = {word: i for i, word in enumerate(words)}
-    found = np.random.RandomState(seed("vectors", number)).normal(size=(len(words), WIDTH)).astype(np.float32)
+    found = np.random.RandomState(seed("vectors", 0)).normal(size=(len(words), WIDTH)).astype(np.float32)
     count = 0
     try:
         with open(path, encoding="utf-8") as lines:
@@ -257,11 +270,17 @@ def _glove(root):
     try:
         if not archive.exists():
             download(GloVe.url["6B"].replace("http://", "https://"), archive)
+    except (OSError, UserError) as error:
+        raise UserError(
+            f"no word vectors in {shown(root)}: looked for {GLOVE} and {archive.name}, and could not download them "
+            f"({reason(error)}); give a file as --vectors, or --use_pretrained False"
+        ) from error
+    try:
         with zipfile.ZipFile(archive) as zipped, replacing(path) as temporary:
             temporary.write_bytes(zipped.read(GLOVE))
-    except (OSError, UserError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(
-            f"no word vectors in {shown(root)}: looked for {GLOVE} and {archive.name}, and could not download or "
-            f"unpack them ({reason(error)}); give a file as --vectors, or --use_pretrained False"
+            f"cannot unpack {shown(archive)} ({reason(error)}): delete it, so that it is fetched again, give a file as "
+            "--vectors, or --use_pretrained False"
         ) from error
     return path

@@ -1,6 +1,8 @@
 """The reviews: tokens, vocabulary, split, cache, vectors; on the carried snippets and on files made here."""
 
+import re
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,22 +16,10 @@ from models.RNN.utils_imdb import load, vectors
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """The folder for results and caches."""
+    """The imdb_folder for results and caches."""
     monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path / "root")
     monkeypatch.setattr(config, "PROJECT_ROOT", tmp_path / "root")
     return tmp_path / "root"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Ten training and four test reviews in IMDB's layout."""
-    for part, number in (("train", 5), ("test", 2)):
-        for name in ("neg", "pos"):
-            below = tmp_path / "aclImdb" / part / name
-            below.mkdir(parents=True)
-            for i in range(number):
-                (below / f"{i}_{3 if name == 'neg' else 9}.txt").write_text(f"It's a {name} film,<br /><br />no. {i}!")
-    return tmp_path
 
 
 def test_tokens_are_those_of_spacys_english_rules_in_lower_case():
@@ -38,8 +28,8 @@ def test_tokens_are_those_of_spacys_english_rules_in_lower_case():
     )
 
 
-def test_labels_and_texts_are_those_of_the_folders(folder, root):
-    corpus = load("imdb", folder)
+def test_labels_and_texts_are_those_of_the_folders(imdb_folder, root):
+    corpus = load("imdb", imdb_folder)
     assert len(corpus.train) == 7 and len(corpus.validation) == 3 and len(corpus.test) == 4
     assert corpus.test.labels.tolist() == [0, 0, 1, 1]
     rows = np.concatenate([corpus.train.rows, corpus.validation.rows])
@@ -52,9 +42,9 @@ def test_labels_and_texts_are_those_of_the_folders(folder, root):
             assert [corpus.words[w] for w in part.review(i)] == known
 
 
-def test_the_vocabulary_is_the_most_frequent_words_of_the_training_part(folder, root, monkeypatch):
+def test_the_vocabulary_is_the_most_frequent_words_of_the_training_part(imdb_folder, root, monkeypatch):
     monkeypatch.setattr(utils_imdb, "MAX_WORDS", 4)
-    corpus = load("imdb", folder)
+    corpus = load("imdb", imdb_folder)
     assert corpus.words == ["<unk>", "<pad>", "!", "'s", ",", "."]  # as frequent as others, in alphabetical order
     assert corpus.train.words.max() == 5 and (corpus.train.words == 0).any()
 
@@ -69,40 +59,48 @@ def test_the_carried_snippets(root):
     assert utils_imdb.SNIPPETS.stat().st_size == 1383098
 
 
-def test_the_cache_is_used_and_made_again_when_something_changes(folder, root, monkeypatch):
-    first = load("imdb", folder)
+def same(one, other):
+    """Whether two corpora have the same words and the same reviews."""
+    parts = [(getattr(one, name), getattr(other, name)) for name in utils_imdb.PARTS]
+    return one.words == other.words and all(
+        np.array_equal(getattr(a, field), getattr(b, field)) for a, b in parts for field in utils_imdb._FIELDS
+    )
+
+
+def test_the_cache_is_used_and_made_again_when_something_changes(imdb_folder, root, monkeypatch):
+    first = load("imdb", imdb_folder)
     made = []
     real = utils_imdb._tokenized
     monkeypatch.setattr(utils_imdb, "_tokenized", lambda *a: made.append(1) or real(*a))
-    assert load("imdb", folder).fingerprint == first.fingerprint and not made
+    assert same(load("imdb", imdb_folder), first) and not made
     (path,) = (root / "models/RNN/data/cache").iterdir()
     content = bytearray(path.read_bytes())  # one damaged word number
     place = content.find(first.train.words.tobytes())
     content[place] ^= 1
     path.write_bytes(content)
-    assert load("imdb", folder).fingerprint == first.fingerprint and len(made) == 1
-    (folder / "aclImdb/train/pos/0_9.txt").write_text("Another text.")
-    assert load("imdb", folder).fingerprint != first.fingerprint and len(made) == 2
+    assert same(load("imdb", imdb_folder), first) and len(made) == 1
+    (imdb_folder / "aclImdb/train/pos/0_9.txt").write_text("Another text.")
+    assert not same(load("imdb", imdb_folder), first) and len(made) == 2
     monkeypatch.setattr(utils_imdb, "MAX_WORDS", 5)
-    load("imdb", folder)
+    load("imdb", imdb_folder)
     assert len(made) == 3
 
 
-def test_the_archive_is_unpacked_when_only_it_is_there(folder, root, tmp_path):
+def test_the_archive_is_unpacked_when_only_it_is_there(imdb_folder, root, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     with tarfile.open(home / "aclImdb_v1.tar.gz", "w:gz") as tar:
-        tar.add(folder / "aclImdb", "aclImdb")
+        tar.add(imdb_folder / "aclImdb", "aclImdb")
     assert len(load("imdb", home).train) == 7
     assert sorted(p.name for p in home.iterdir()) == ["aclImdb", "aclImdb_v1.tar.gz"]
 
 
-def test_unusable_reviews_are_named_and_counted_and_left_out_on_request(folder, root):
-    (folder / "aclImdb/train/neg/1_3.txt").write_bytes(b"\xff\xfe")
-    (folder / "aclImdb/test/pos/0_9.txt").write_text(" \n")
+def test_unusable_reviews_are_named_and_counted_and_left_out_on_request(imdb_folder, root):
+    (imdb_folder / "aclImdb/train/neg/1_3.txt").write_bytes(b"\xff\xfe")
+    (imdb_folder / "aclImdb/test/pos/0_9.txt").write_text(" \n")
     with pytest.raises(UserError, match=r"2 of 14 reviews are empty or no UTF-8, the first is train/neg/1_3.txt"):
-        load("imdb", folder)
-    corpus = load("imdb", folder, skip=True)
+        load("imdb", imdb_folder)
+    corpus = load("imdb", imdb_folder, skip=True)
     assert len(corpus.train) + len(corpus.validation) == 9 and len(corpus.test) == 3
 
 
@@ -129,7 +127,62 @@ def test_vectors_of_known_words_are_the_files_and_others_are_drawn(tmp_path):
     np.testing.assert_array_equal(found[[2, 4]], np.array([rows["bad"], rows["film"]], np.float32))
     assert (found[:2] == 0).all() and 0.5 < found[3].std() < 1.5
     np.testing.assert_array_equal(found, vectors(["<unk>", "<pad>", "bad", "strange", "film"], path)[0])
-    assert (found[3] != vectors(["<unk>", "<pad>", "bad", "strange", "film"], path, number=1)[0][3]).any()
+
+
+def test_gloves_archive_is_unpacked_once_and_refused_where_it_is_damaged(tmp_path):
+    archive, rows = tmp_path / "glove.6B.zip", np.random.default_rng(0).normal(size=(300, 100)).round(4)
+    lines = [f"word{i} {' '.join(map(str, row))}" for i, row in enumerate(rows)]
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr(utils_imdb.GLOVE, "\n".join(lines) + "\n")
+    whole = archive.read_bytes()
+    np.testing.assert_allclose(vectors(["word7"] * 3, data_dir=tmp_path)[0][2], rows[7], rtol=1e-6)
+    for begin in range(60, len(whole), len(whole) // 40):  # within the vectors, and in the directory at the end
+        (tmp_path / utils_imdb.GLOVE).unlink(missing_ok=True)
+        archive.write_bytes(whole[:begin] + b"\xff" * 64 + whole[begin + 64 :])
+        with pytest.raises(UserError, match="cannot unpack .*glove.6B.zip .*: delete it, so that it is fetched again"):
+            vectors(["word7"], data_dir=tmp_path)
+        assert not (tmp_path / utils_imdb.GLOVE).exists()
+
+
+def test_an_incomplete_folder_beside_the_archive_is_named_and_left_alone(imdb_folder, root, tmp_path):
+    home = tmp_path / "home"
+    (home / "aclImdb" / "train" / "neg").mkdir(parents=True)
+    with tarfile.open(home / "aclImdb_v1.tar.gz", "w:gz") as tar:
+        tar.add(imdb_folder / "aclImdb", "aclImdb")
+    with pytest.raises(UserError, match="aclImdb holds no train/pos, so that it is not all of IMDB: remove it"):
+        load("imdb", home)
+    assert sorted(p.name for p in home.iterdir()) == ["aclImdb", "aclImdb_v1.tar.gz"]
+
+
+def test_too_few_reviews_to_split_are_counted(imdb_folder, root):
+    for path in (imdb_folder / "aclImdb/train").rglob("*.txt"):
+        if not path.name.startswith("0_"):
+            path.unlink()
+    with pytest.raises(UserError, match="there are 2 usable training and 4 usable test reviews"):
+        load("imdb", imdb_folder)
+
+
+@pytest.mark.parametrize("number", [60, 5178, 6000])
+def test_the_number_of_samples_that_is_named_is_the_largest_that_works(root, number):
+    corpus = load("snippets")
+    try:
+        chosen = utils_imdb.sample(corpus, number)
+    except UserError as error:
+        most = int(re.search("give at most ([0-9]+) of", str(error)).group(1))
+        assert most < number and len(utils_imdb.sample(corpus, most)["train"]) == most
+        with pytest.raises(UserError):
+            utils_imdb.sample(corpus, most + 1)
+    else:
+        assert number == 60
+        for name, part in (("train", corpus.train), ("validation", corpus.validation), ("test", corpus.test)):
+            labels = part.labels[chosen[name]]
+            assert len(labels) == 60 * len(part) // len(corpus.train) and labels.sum() == len(labels) // 2
+
+
+def test_a_home_that_does_not_exist_is_named():
+    for call in (lambda path: load("imdb", path), lambda path: vectors(["film"], path)):
+        with pytest.raises(UserError, match="got the path ~nosuchuser/x: .*; write it out"):
+            call("~nosuchuser/x")
 
 
 @pytest.mark.parametrize(

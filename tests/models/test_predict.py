@@ -1,14 +1,19 @@
 """Predicting a text, on a tiny LSTM of the carried snippets."""
 
-import numpy as np
+import os
 
+import numpy as np
+import pytest
+
+from config import UserError
 from explainer.methods import METHODS
 from explainer.weights import COMMANDS, load_weights
 from models.files import load_json, save_json
 from models.outputs import load_outputs
-from models.RNN import predict
-from models.RNN.saved import SavedModel
+from models.RNN import predict, train, utils_imdb
+from models.RNN.saved import SavedModel, load_network
 from models.RNN.texts import tokens
+from models.training import initialized, save_network
 
 
 def test_a_text_is_classified_and_explained_by_every_method(command, lstm_run):
@@ -30,7 +35,7 @@ def test_a_test_review_given_as_text_is_explained_as_the_test_review(lstm_run):
         expected = METHODS[method].importance(arrays, outputs, tests)
         found = METHODS[method].importance_of(arrays, outputs, f.numpy(), outputs.labels_test[tests])
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
-        best = predict.best(method, arrays, model, f[1:], outputs.labels_test[7])
+        best = model.best(found)[:, 1]
         right = np.sort(expected[(outputs.pred_train > 0.5) == (outputs.labels_train == 1), 1])[::-1]
         np.testing.assert_allclose(expected[best, 1], right[:3], rtol=1e-3, atol=1e-7)
 
@@ -47,11 +52,6 @@ def test_bad_input(refused, lstm_run):
     assert "got the text ' ', which has no word: give a sentence" in refused(
         predict.main, " ", "--saved_path", lstm_run
     )
-    path = lstm_run / "model" / "reviews.json"
-    known = load_json(path, "")
-    save_json(path, {**known, "texts": "others"})
-    assert "are not those that" in refused(predict.main, "good", "--saved_path", lstm_run)
-    save_json(path, known)
     words = lstm_run / "model" / "vocabulary.txt"
     words.write_text(words.read_text() + "\nmore")
     assert "vocabulary.txt has 12800 words, lstm.pt 12799" in refused(predict.main, "good", "--saved_path", lstm_run)
@@ -59,3 +59,51 @@ def test_bad_input(refused, lstm_run):
     assert "cannot read" in (said := refused(predict.main, "good", "--saved_path", lstm_run)) and "train.py" in said
     (lstm_run / "model" / "lstm.pt").write_bytes(b"no")
     assert "lstm.pt is damaged" in refused(predict.main, "good", "--saved_path", lstm_run)
+
+
+def others_rows(folder):
+    path = folder / "model" / "reviews.json"
+    known = load_json(path, "")
+    save_json(path, {**known, "train": known["train"][1:] + known["train"][:1]})
+
+
+def row_outside(folder):
+    path = folder / "model" / "reviews.json"
+    known = load_json(path, "")
+    save_json(path, {**known, "train": [*known["train"][:-1], 10**6]})
+
+
+def words_in_another_order(folder):
+    path = folder / "model" / "vocabulary.txt"
+    words = path.read_text().split("\n")
+    path.write_text("\n".join([*words[:2], *reversed(words[2:])]))
+
+
+def another_network(folder):
+    network, _ = load_network(folder)
+    save_network(folder / "model" / "lstm.pt", initialized(lambda: type(network)(*sizes(network)), 5))
+
+
+def sizes(network):
+    return *network.embedding.weight.shape, network.fc.in_features // 2
+
+
+@pytest.mark.parametrize("change", [others_rows, row_outside, words_in_another_order, another_network])
+def test_parts_of_different_models_are_refused(refused, lstm_run, change):
+    change(lstm_run)
+    said = refused(predict.main, "good", "--saved_path", lstm_run)
+    assert "the snippets reviews are not those behind the outputs" in said and "models/RNN/train.py" in said
+
+
+def test_the_same_reviews_unpacked_at_another_time_are_the_same(command, imdb_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
+    options = ["--data_dir", imdb_folder, "--use_pretrained", "False", "--hidden_dim", 4, "--epochs", 1]
+    assert command(train.main, *options, "--saved_path", tmp_path / "run")[0] == 0
+    for i, path in enumerate(sorted(imdb_folder.rglob("*.txt"))):
+        os.utime(path, (i, i))
+    assert SavedModel(tmp_path / "run", imdb_folder).name(0).startswith("train/")
+    changed = imdb_folder / "aclImdb/test/neg/0_3.txt"
+    for text in ("A film of quite another kind.", "", None):
+        changed.write_text(text) if text is not None else changed.unlink()
+        with pytest.raises(UserError, match="the imdb reviews are not those behind the outputs"):
+            SavedModel(tmp_path / "run", imdb_folder)

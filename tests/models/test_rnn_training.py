@@ -157,7 +157,22 @@ def test_a_batch_of_long_reviews_is_trained_on_in_parts(data, monkeypatch):
     assert not torch.equal(network.fc.weight, whole.fc.weight)
 
 
+def test_bfloat16_trains_and_saves_float32(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
+    found = {}
+    for name, more in {"float32": [], "bfloat16": ["--bfloat16"]}.items():
+        run = tmp_path / name
+        assert command(train.main, *SMALL, "--epochs", 1, "--saved_path", run, *more)[0] == 0
+        state = torch.load(run / "model" / "lstm.pt", weights_only=True)
+        assert {value.dtype for value in state.values()} == {torch.float32}
+        found[name] = load_outputs(run, "RNN").intermediate_test
+    assert not np.array_equal(found["float32"], found["bfloat16"])
+    np.testing.assert_allclose(found["float32"], found["bfloat16"], atol=0.01)
+
+
 def test_other_reviews_do_not_replace_the_base_model(command, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "script_relative", lambda path, script: tmp_path / path)
-    assert command(train.main, *SMALL, "--epochs", 1)[0] == 0
-    assert [path.name for path in (tmp_path / "saved_models").iterdir()] == ["base_snippets_60"]
+    for more in ([], ["--max_length", 3]):
+        assert command(train.main, *SMALL, "--epochs", 1, *more)[0] == 0
+    made = sorted(path.name for path in (tmp_path / "saved_models").iterdir())
+    assert made == ["base_snippets_60", "base_snippets_60_3words"]

@@ -8,13 +8,12 @@ digits          the handwritten digits that scikit-learn carries, enlarged from 
 python models/CNN/data/prepare.py --data_dir DIR says what is found there.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from config import DATA_ROOT, ArgumentParser, UserError, run_command, shown
+from config import DATA_ROOT, ArgumentParser, UserError, expanded, run_command, shown
 from models.downloads import patience, reason
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -53,7 +52,7 @@ def read(dataset="cifar", data_dir=None, classes=None, limit=None):
     if dataset == "digits":
         parts, source = _digits(classes, limit), "scikit-learn's handwritten digits"
     else:
-        parts, source = _cifar(Path(data_dir or DATA_ROOT).expanduser(), classes, limit)
+        parts, source = _cifar(expanded(data_dir or DATA_ROOT), classes, limit)
     arrays = []
     for images in parts:  # one list of (k,32,32,3) per part, in the order of `classes`
         arrays += [np.concatenate(images), np.repeat(np.arange(len(classes)), [len(x) for x in images])]
