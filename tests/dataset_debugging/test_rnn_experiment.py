@@ -45,6 +45,16 @@ def test_scores_of_label_errors_order_by_the_kept_moments(command, tmp_path, mon
     np.testing.assert_array_equal(changed, proposed(moments)[1] != outputs.labels_train)
 
 
+def test_a_run_says_which_vectors_its_words_begin_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
+    own = tmp_path / "own.txt"
+    own.write_text(f"film {'1 ' * 100}\n")
+    for more, name in (([], False), (["--use_pretrained", "True", "--vectors", own], "own.txt")):
+        monkeypatch.setattr("sys.argv", ["command", *map(str, [*SMALL, *more])])
+        options, _ = experiment._parse(rnn.EXPERIMENT, rnn.__file__)
+        assert rnn.Sentiment(options).arguments["word_vectors"] == name
+
+
 def test_a_run_flips_its_reviews_and_refits_on_what_is_still_wrong(command, tmp_path, monkeypatch):
     monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
     arguments = [*SMALL, "--methods", "ours", "random", "--path", tmp_path / "runs"]
