@@ -33,6 +33,25 @@ def load_refits(run_dir, method, shape):
     return refits
 
 
+def side_by_side(work, tasks, jobs, recording, bar, **pool):
+    """Call work(*task) for refits, so many side by side in threads; interrupted, end the process at once.
+
+    recording: a lock that is held while results are written. pool: as ThreadPoolExecutor takes it.
+    """
+    with ThreadPoolExecutor(jobs, **pool) as executor:
+        try:
+            for future in as_completed([executor.submit(work, *task) for task in tasks]):
+                future.result()
+        except KeyboardInterrupt:
+            bar.close()
+            print("interrupted; the refits at work go on from their last epoch next time", file=sys.stderr, flush=True)
+            with recording:
+                os._exit(130)  # waiting for them would take minutes; every file is whole at any moment
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
+
+
 def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeats, jobs, bar):
     """Refit at every checkpoint, `repeats` times, for each method, and write accuracies_<method>.npy.
 
@@ -57,17 +76,6 @@ def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeat
             checkpoint.unlink(missing_ok=True)
             bar.update()
 
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            for future in as_completed([pool.submit(work, *task) for task in tasks]):
-                future.result()
-        except KeyboardInterrupt:
-            bar.close()
-            print("interrupted; the refits at work go on from their last epoch next time", file=sys.stderr, flush=True)
-            with recording:
-                os._exit(130)  # waiting for them would take minutes; every file is whole at any moment
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    side_by_side(work, tasks, jobs, recording, bar)
     for method, table in tables.items():
         save_npy(run_dir.accuracies(method), table.mean(axis=1))

@@ -56,6 +56,7 @@ class Task(Protocol):
 
     name: in published_curves.csv, or one of its own where nothing is published. title: of the figure.
     n: training points. fingerprint: a hash of the data. arguments: the model's own options that define its runs.
+    notes: what is told of them beside, where it is known by another name, as by the fingerprint.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Task(Protocol):
     n: int
     fingerprint: str
     arguments: dict
+    notes: dict
 
     def train(self, flipped: np.ndarray, seed: int, folder) -> SavedOutputs:
         """Train with these labels flipped; write the model and its saved outputs below `folder`/model."""
@@ -201,9 +203,8 @@ class _Run:
             raise UserError(f"{shown(run_dir.flips)} holds other flips than seed {self.seeds['flip']}: {FRESH}")
 
     def work(self):
-        if not self.run_dir.done.exists():
-            where = {"device": str(self.options.device), "threads": torch.get_num_threads(), "jobs": self.options.jobs}
-            self.run_dir.note(seeds=self.seeds, n=self.task.n, **where)
+        was_done = self.run_dir.done.exists()
+        self.run_dir.note(**self.task.notes)
         for stage in STAGES[: STAGES.index(self.options.until) + 1]:
             start = time.perf_counter()
             did = getattr(self, f"_{stage}")()
@@ -211,8 +212,14 @@ class _Run:
                 self.run_dir.add_seconds(stage, time.perf_counter() - start)
             if stage != STAGES[-1]:
                 self.bar.update() if did else self._skip(1)
-        if self.options.until == STAGES[-1]:
+        if was_done or self.options.until == STAGES[-1]:
             self.run_dir.done.touch()
+
+    def _begins(self):
+        """Note what a stage is made with that has something to do; until it is over, the run is not done."""
+        self.run_dir.done.unlink(missing_ok=True)
+        where = {"threads": torch.get_num_threads(), "jobs": self.options.jobs}
+        self.run_dir.note_made(self.options.device, seeds=self.seeds, n=self.task.n, **where)
 
     def _skip(self, steps):
         """Take steps that are done already off the bar, so that its remaining time is that of the others."""
@@ -224,15 +231,17 @@ class _Run:
     def _train(self):
         if outputs_path(self.run_dir.path).exists():
             return False
+        self._begins()
         self.task.train(self.flipped, self.seeds["train"], self.run_dir.path)
         return True
 
     def _weights(self):
         todo = [m for m in self.options.methods if m in METHODS and not self._weights_path(m).exists()]
         if todo:
+            self._begins()
             outputs = self._outputs()
         for method in todo:
-            chosen = {name: getattr(self.options, name) for name in METHODS[method].settings}
+            chosen = self._settings(method)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 weights = calculate(outputs, method, self.options.device, **chosen)
@@ -243,6 +252,9 @@ class _Run:
     def _outputs(self):
         return SavedOutputs.load(outputs_path(self.run_dir.path), REMAKE)
 
+    def _settings(self, method):
+        return {name: getattr(self.options, name) for name in METHODS[method].settings}
+
     def _weights_path(self, method):
         return weights_path(self.run_dir.path, method, lr=self.options.lr)
 
@@ -250,6 +262,8 @@ class _Run:
         todo = [method for method in self.options.methods if not self.run_dir.order(method).exists()]
         for method in set(self.options.methods) - set(todo):
             self.run_dir.load_order(method, self.task.n)  # damaged, it is better known before the refits
+        if todo:
+            self._begins()
         outputs = self._outputs() if set(todo) - {RANDOM} else None
         for method in todo:
             if method == RANDOM:
@@ -258,7 +272,11 @@ class _Run:
                 self._order_by_detector(method, outputs)
                 continue
             else:
-                weights = load_weights(self.run_dir.path, method, outputs, lr=self.options.lr)
+                weights = load_weights(self.run_dir.path, method, outputs, self.options.lr, REMAKE)
+                asked = {**self._settings(method), "outputs": outputs.fingerprint}
+                if weights["settings"] != asked:  # by one of the calculate_ commands
+                    path = shown(self._weights_path(method))
+                    raise UserError(f"{path} was made with {weights['settings']}, this run is with {asked}: {REMAKE}")
                 order = order_by_suspicion(METHODS[method].suspicion(weights))
             save_npz(self.run_dir.order(method), order=order, fraction_fixed=fraction_identified(order, self.flipped))
         return bool(todo)
@@ -279,6 +297,7 @@ class _Run:
         todo = [method for method in self.options.methods if not self.run_dir.accuracies(method).exists()]
         self._skip((len(self.options.methods) - len(todo)) * shape[0] * shape[1])
         if todo:
+            self._begins()
             refit, jobs = self.task.refit, self.options.jobs
             record_accuracies(self.run_dir, self.i, todo, self.flipped, refit, *shape, jobs, self.bar)
         return bool(todo)

@@ -21,7 +21,7 @@ class German:
 
     def __init__(self, options):
         self.data, self.features = load(), options.features
-        self.arguments = {"features": options.features}
+        self.arguments, self.notes = {"features": options.features}, {}
         self.n = len(self.data.y_train)
         self.fingerprint = self.data.fingerprint
 

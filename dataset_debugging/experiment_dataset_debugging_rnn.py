@@ -25,8 +25,8 @@ class Sentiment(NetworkTask):
         self.name = "rnn" if options.dataset == "imdb" else f"rnn_{options.dataset}"
         self.title = TITLES[options.dataset]
         self.arguments |= {"reviews": options.dataset, "hidden_dim": options.hidden_dim}
-        vectors = options.use_pretrained and Path(options.vectors or GLOVE).name
-        self.arguments |= {"max_length": options.max_length, "word_vectors": vectors}
+        self.arguments |= {"max_length": options.max_length, "pretrained_vectors": options.use_pretrained}
+        self.notes = {"word_vectors": Path(options.vectors or GLOVE).name if options.use_pretrained else "drawn"}
 
     def train_on(self, y, seed, folder):
         settings = folder, self.data, self.schedule, self.hidden, seed, y

@@ -93,11 +93,14 @@ def losses(outputs):
 
 
 def collect(folder):
-    """The rows of all runs below `folder` that are trained; raises UserError where there are none."""
+    """The rows of all runs below `folder` that are trained; raises UserError where there are none, or they differ."""
     paths = sorted(
         (p.parent for p in Path(folder).glob("*/run.json") if p.parent.name.isdecimal()), key=lambda p: int(p.name)
     )
     trained = [RunDir(path) for path in paths if outputs_path(path).exists()]
+    begun = [load_json(run_dir.json, FRESH).get("arguments") for run_dir in trained]
+    if any(arguments != begun[0] for arguments in begun):
+        raise UserError(f"the runs in {shown(folder)} were begun with different arguments: {RUN_AGAIN}")
     tables = [of_run(run_dir).assign(run=int(run_dir.path.name)) for run_dir in tqdm(trained, "runs", disable=None)]
     tables = [table for table in tables if len(table)]
     if not tables:
@@ -237,8 +240,9 @@ def main():
         curves = accuracy = None
     else:
         folder, target, figs = PROJECT_ROOT / FOLDERS["cnn"], PROJECT_ROOT / RESULTS, figures.FIGS
-        for path in folder.glob("*/run.json"):
-            check_data("cnn", load_json(path, FRESH).get("arguments") or {}, folder)
+        for name in ("cnn", "cnn_fixed_random_split"):
+            for path in (PROJECT_ROOT / FOLDERS[name]).glob("*/run.json"):
+                check_data(name, load_json(path, FRESH).get("arguments") or {}, path.parents[1])
         curves, accuracy = published_shares(), published_accuracy()
     table = collect(folder)
     save_text(target / f"{NAME}.csv", table.to_csv(index=False, lineterminator="\n"))

@@ -31,7 +31,7 @@ class NetworkTask:
         batches = options.batch_size, optimizer, options.bfloat16
         self.schedule = Schedule(options.epochs, options.train_lr, *batches, lower="--train_lr")
         self.refit_schedule = Schedule(options.retrain_epochs, options.retrain_lr, *batches, lower="--retrain_lr")
-        self.arguments = {name: getattr(options, name) for name in OPTIONS}
+        self.arguments, self.notes = {name: getattr(options, name) for name in OPTIONS}, {}
         self._jobs, self._threads = options.jobs, torch.get_num_threads()
 
     def moments(self, folder, outputs):

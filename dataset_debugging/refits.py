@@ -9,14 +9,14 @@ dataset_debugging/results/cnn_bfloat16_refits.md, a section of REPRODUCTION.md.
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from config import PROJECT_ROOT, ArgumentParser, UserError, at_least_one, device, run_command, shown, whole
-from dataset_debugging.accuracies import load_refits, refit_seed
+from dataset_debugging.accuracies import load_refits, refit_seed, side_by_side
 from dataset_debugging.calculate_orders import CHECKPOINTS, RANDOM, still_wrong
 from dataset_debugging.experiment_dataset_debugging_cnn import EXPERIMENT
 from dataset_debugging.networks import flipped_labels
@@ -28,6 +28,7 @@ from models.files import load_json, load_npy, markdown_table, save_json, save_te
 from models.training import Schedule, binary_loss, fit
 
 NAME = "cnn_bfloat16"
+REFITTED = "--train_lr or --retrain_lr to the experiment"  # whose learning rates these are
 CHECKED = ("ours", 1), ("ours", 8), (RANDOM, 8)  # method, and checkpoint in steps of 5 %
 PROTOCOLS = {  # whether a refit goes on from the network trained on the flipped labels, and whose learning rate it has
     "the experiment's: starting weights": (False, "retrain_lr"),
@@ -53,9 +54,13 @@ class Refits:
         self.arguments = load_json(self.dir.json, FRESH).get("arguments", {})
         if self.arguments.get("data") != f"{data.fingerprint}-{start.fingerprint}":
             raise UserError(f"{shown(path)} is of other images or starting weights: give its --data_dir and --weights")
+        shape = EXPERIMENT.checkpoints, self.arguments["average_over_runs"]
+        self.own = {at: load_refits(self.dir, at[0], shape)[at[1] - 1, 0] for at in CHECKED}  # the first of each
+        if not np.isfinite(list(self.own.values())).all():
+            raise UserError(f"{shown(path)} has no refits of RPS-LJE and random yet: run its experiment to its end")
         flips = load_npy(self.dir.flips, REMAKE)
         self.flipped = flips[: int(len(flips) * self.arguments["flip_portion"])]
-        self.path, self._recording = path / "refits.json", Lock()
+        self.path, self.recording = path / "refits.json", Lock()
         self.known = load_json(self.path, REMAKE) if self.path.exists() else {}
 
     def trained(self):
@@ -68,19 +73,18 @@ class Refits:
         go_on, lr = PROTOCOLS[protocol]
         a, key = self.arguments, f"{protocol}, {lr}, {method}, {checkpoint}"
         if protocol == next(iter(PROTOCOLS)):
-            shape = EXPERIMENT.checkpoints, a["average_over_runs"]
-            return load_refits(self.dir, method, shape)[checkpoint - 1].mean()
+            return self.own[method, checkpoint]
         if key in self.known:
             return self.known[key]
         wrong = still_wrong(self.dir.load_order(method)[0], self.flipped, checkpoint)
         batches = ImageBatches(self.data.x_train, flipped_labels(self.data.y_train, wrong))
         network = self.trained() if go_on else self.start.network(batches.device)
-        schedule = Schedule(a["retrain_epochs"], a[lr], a["batch_size"], bfloat16=a["bfloat16"])
+        schedule = Schedule(a["retrain_epochs"], a[lr], a["batch_size"], bfloat16=a["bfloat16"], lower=REFITTED)
         kept = self.path.with_name(f"refits_{list(PROTOCOLS).index(protocol)}_{method}_{checkpoint}.checkpoint")
         more = {"checkpoint": kept, "identity": f"{key} {a['data']}"}
         fit(network, batches, binary_loss, schedule, refit_seed(self.number, checkpoint, 0), **more)
         found = accuracy(network, self.data)
-        with self._recording:
+        with self.recording:
             self.known |= {key: found}
             save_json(self.path, self.known)
             kept.unlink(missing_ok=True)
@@ -113,9 +117,16 @@ def main():
     refits = Refits(PROJECT_ROOT / FOLDERS[NAME] / str(options.run), options.run, data, Start(options.weights))
     threads = max(1, torch.get_num_threads() // options.jobs)
     todo = [(protocol, *at) for protocol in PROTOCOLS for at in CHECKED]
-    with ThreadPoolExecutor(options.jobs, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        found = list(tqdm(pool.map(lambda cell: refits.accuracy(*cell), todo), "refits", total=len(todo)))
-    text = report(refits, dict(zip(todo, found)))
+    found = {}
+
+    def work(*cell):
+        found[cell] = refits.accuracy(*cell)
+        bar.update()
+
+    with tqdm(desc="refits", total=len(todo)) as bar:
+        pool = {"initializer": torch.set_num_threads, "initargs": (threads,)}
+        side_by_side(work, todo, options.jobs, refits.recording, bar, **pool)
+    text = report(refits, found)
     print(text)
     path = PROJECT_ROOT / RESULTS / f"{NAME}_refits.md"
     save_text(path, text + "\n")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from config import CODE_ROOT, PROJECT_ROOT, UserError, shown
 from dataset_debugging.calculate_orders import RANDOM, SHARES
-from dataset_debugging.runs import FRESH, RunDir
+from dataset_debugging.runs import FRESH, RunDir, made_with
 from explainer.label_errors import DETECTORS
 from explainer.methods import METHODS
 from models.files import load_json, save_json, save_text
@@ -50,6 +50,10 @@ class OtherData(UserError):
 
 class NoRuns(UserError):
     """An experiment has not been run, and there are no committed results of it."""
+
+
+class NoOrders(UserError):
+    """The runs in a folder have not come as far as their orders."""
 
 
 class Results(NamedTuple):
@@ -99,7 +103,7 @@ def load_runs(experiment, folder, number=None, keys=tuple(LABELS)):
 
     Raises UserError where their arguments differ, or where none has come as far as its orders.
     """
-    folder, rows, scales = Path(folder), [], []
+    folder, rows, scales, made = Path(folder), [], [], []
     paths = [path for path in folder.glob("*/run.json") if path.parent.name.isdecimal()]
     for path in sorted(paths, key=lambda path: int(path.parent.name))[:number]:
         run_dir = RunDir(path.parent)
@@ -113,18 +117,19 @@ def load_runs(experiment, folder, number=None, keys=tuple(LABELS)):
         if len(rows) > found:
             if missing:
                 raise UserError(f"{shown(path)} has no {', '.join(missing)}: {FRESH}")
-            scales.append({**noted["arguments"], "n": noted["n"]})
-            made = {name: noted[name] for name in ("device", "python", "packages")}
+            notes = {name: noted[name] for name in ("word_vectors",) if name in noted}
+            scales.append({**noted["arguments"], **notes, "n": noted["n"]})
+            made.append(noted)
     for scale in scales:
         check_data(experiment, scale, folder)
     if not rows:
-        raise UserError(f"no run in {shown(folder)} has come as far as its orders: run the experiment again to go on")
+        raise NoOrders(f"no run in {shown(folder)} has come as far as its orders: run the experiment again to go on")
     names = dict.fromkeys(name for scale in scales for name in scale)
     differing = [name for name in names if any(scale.get(name) != scales[0].get(name) for scale in scales)]
     if differing:
         raise UserError(f"the runs in {shown(folder)} differ in {', '.join(differing)}: {FRESH}")
     columns = ["experiment", "run", "quantity", "method", "fraction_checked", "value"]
-    return Results(pd.DataFrame(rows, columns=columns), {**scales[0], **made}, shown(folder))
+    return Results(pd.DataFrame(rows, columns=columns), {**scales[0], **made_with(*made)}, shown(folder))
 
 
 def check_data(experiment, arguments, folder):
@@ -163,6 +168,7 @@ def describe(results):
     if scale.get("seed") is not None:
         parts.append(f"flips of seed {scale['seed']}")
     known = "n flip_portion lr lmbd epoch seed average_over_runs data images device python packages".split()
+    known.append("pretrained_vectors")  # which they are is told beside
     own = {
         name: value for name, value in scale.items() if name not in known and value is not False and value is not None
     }
@@ -180,39 +186,47 @@ def export(experiment):
     """Write the runs of an experiment as committed results; with the detectors, where there are any, once more.
 
     Committed rows that these runs lack are kept where they are of the same runs, so that an experiment can be continued
-    elsewhere: a method at a time, a run at a time.
+    elsewhere: a method at a time, a run at a time. Returns {name: (number, why)} of the others, which are gone.
+    Raises NoOrders or OtherData where these are no results of it.
     """
-    folder = PROJECT_ROOT / (FOLDERS | OTHERS)[experiment]
+    folder, gone = PROJECT_ROOT / (FOLDERS | OTHERS)[experiment], {}
     for name, keys in ((experiment, PAPER), (f"{experiment}_{BESIDE}", tuple(LABELS))):
         if experiment in FOLDERS if keys == PAPER else _ordered(folder, DETECTORS):
             results = load_runs(experiment, folder, keys=keys)
-            table = _continued(results, committed(f"{name}.csv"))
+            table, *lost = _continued(results, committed(f"{name}.csv"))
+            if lost[0]:
+                gone[name] = tuple(lost)
             table = table.to_csv(index=False, lineterminator="\n")  # every digit, so that reports are the same
             save_text(PROJECT_ROOT / RESULTS / f"{name}.csv", table)
             save_json(PROJECT_ROOT / RESULTS / f"{name}.json", results.scale)
+    return gone
 
 
 def _continued(results, path):
     """The table of results, and what the committed one at `path` (or None) has beside it of the same runs.
 
     Those are runs of equal arguments, versions and device whose identified shares are equal to the last digit for every
-    method that both have.
+    method that both have. Returns the table, how many rows are of other runs and lost, and in what these differ.
     """
     table, on = results.table, ["run", "quantity", "method", "fraction_checked"]
-    if path is None or load_json(path.with_suffix(".json"), "restore it from git") != results.scale:
-        return table
-    before = _read_table(path)
+    if path is None:
+        return table, 0, ""
+    before, scale = _read_table(path), load_json(path.with_suffix(".json"), "restore it from git")
+    differing = [name for name in {**scale, **results.scale} if scale.get(name) != results.scale.get(name)]
+    beside = ~pd.MultiIndex.from_frame(before[on]).isin(pd.MultiIndex.from_frame(table[on]))
+    if differing:
+        return table, beside.sum(), f"of another {', '.join(differing)}"
     both = before.merge(table, on=on)
     others = both.loc[(both["quantity"] == IDENTIFIED) & (both["value_x"] != both["value_y"]), "run"]
-    known = pd.MultiIndex.from_frame(table[on])
-    kept = before[~before["run"].isin(others) & ~pd.MultiIndex.from_frame(before[on]).isin(known)]
+    kept = before[~before["run"].isin(others) & beside]
     methods = list(LABELS.values())
     rank = {"method": methods.index, "quantity": (IDENTIFIED, ACCURACY).index}
-    return pd.concat([table, kept]).sort_values(
+    every = pd.concat([table, kept]).sort_values(
         ["run", "method", "quantity", "fraction_checked"],
         key=lambda column: column.map(rank[column.name]) if column.name in rank else column,
         ignore_index=True,
     )
+    return every, beside.sum() - len(kept), "of other shares identified"
 
 
 def _read_table(path):

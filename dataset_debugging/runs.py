@@ -14,13 +14,30 @@ from dataset_debugging.calculate_orders import CHECKPOINTS
 from models.files import load_json, load_npy, load_npz, save_json
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "imbalanced-learn", "xgboost")
-FRESH = "give --overwrite to begin it again"
+FRESH = "begin it again, by its experiment's command with --overwrite"
 REMAKE = "delete that file, and the same command makes it again"
 
 
 def _temporary(path):
     """Whether `path` is a file that models.files was writing when its process was killed."""
     return re.fullmatch(r"\..+\.\d+\.tmp(\.\w+)?", path.name) is not None and path.is_file()
+
+
+def made_with(*several):
+    """One account of the devices, Pythons and packages of several: where they differ, all of them, "1.0 and 1.1"."""
+    found = {}
+    for one in several:
+        for name in ("device", "python"):
+            found[name] = _and(found.get(name), one.get(name))
+        packages = found.setdefault("packages", {})
+        for name, number in one.get("packages", {}).items():
+            packages[name] = _and(packages.get(name), number)
+    return found
+
+
+def _and(known, more):
+    names = [name for text in (known, more) if text for name in text.split(" and ")]
+    return " and ".join(dict.fromkeys(names))
 
 
 class RunDir:
@@ -104,10 +121,16 @@ class RunDir:
             self.note(arguments=arguments, seconds={})
 
     def note(self, **values):
-        """Merge `values` into run.json, with the versions that are in use now."""
+        """Merge `values` into run.json."""
         known = load_json(self.json, FRESH) if self.json.exists() else {}
-        packages = {name: version(name) for name in PACKAGES}
-        save_json(self.json, {**known, **values, "python": platform.python_version(), "packages": packages})
+        if any(known.get(name, self) != value for name, value in values.items()):
+            save_json(self.json, {**known, **values})
+
+    def note_made(self, device, **values):
+        """Note `values`, and add the device and the versions in use now to those that made the run so far."""
+        now = {"device": str(device), "python": platform.python_version()}
+        now["packages"] = {name: version(name) for name in PACKAGES}
+        self.note(**values, **made_with(load_json(self.json, FRESH), now))
 
     def add_seconds(self, stage, seconds):
         """Add to the time that a stage has taken; what a killed process did is not counted."""

@@ -33,16 +33,17 @@ def save_weights(path, weights, **settings):
     save_npz(path, **arrays, settings=np.array(json.dumps(settings)))
 
 
-def load_weights(folder, method, outputs, lr=None):
+def load_weights(folder, method, outputs, lr=None, remedy=None):
     """The arrays of a method's weights file and, under "settings", what they were made with.
 
-    outputs: the SavedOutputs that they belong to. Files of the official release are read as well; they have no
-    settings. Raises UserError, with the command to run, where the file is missing, damaged, of another number of
+    outputs: the SavedOutputs that they belong to. remedy: what to do about a bad file, where it is not to run the
+    method's command. Files of the official release are read as well; they have no
+    settings. Raises UserError, with what to do, where the file is missing, damaged, of another number of
     points, or made from other outputs.
     """
     path, n = weights_path(folder, method, lr), len(outputs.labels_train)
     model = next(iter(models_there(folder)), "CNN")
-    remedy = f"run {COMMANDS[method].format(model=model, folder=Path(folder).resolve(), lr=lr)}"
+    remedy = remedy or f"run {COMMANDS[method].format(model=model, folder=Path(folder).resolve(), lr=lr)}"
     arrays = load_npz(path, METHODS[method].arrays, remedy, optional=["settings"])
     try:
         arrays["settings"] = json.loads(str(arrays.get("settings", "{}")))

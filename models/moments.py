@@ -34,9 +34,9 @@ def keep_moment(folder, epoch, moment):
     save_npz(_moment_path(folder, epoch), **arrays)
 
 
-def begin_moments(folder):
-    """Forget the moments of an earlier training in a folder, unless one that was stopped goes on there."""
-    if not outputs_path(folder).with_name("training.checkpoint").exists():
+def begin_moments(folder, keep):
+    """Forget the moments of an earlier training in a folder; keep: unless one that keeps its own may go on there."""
+    if not (keep and outputs_path(folder).with_name("training.checkpoint").exists()):
         shutil.rmtree(Path(folder) / "epochs", ignore_errors=True)
 
 
@@ -59,6 +59,9 @@ def keeper(folder, epochs, points):
     """
 
     def keep(network, epoch, kept):
+        if epoch == 1:  # a training from its beginning: those of another one that was stopped here are not its own
+            for later in KEPT_EPOCHS:
+                shutil.rmtree(epoch_folder(folder, later), ignore_errors=True)
         if epoch in KEPT_EPOCHS and epoch < epochs:
             keep_moment(folder, epoch, Moment.of_head(*points(network), network.fc, epoch))
 

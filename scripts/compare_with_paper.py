@@ -15,7 +15,9 @@ from dataset_debugging.results import (
     IDENTIFIED,
     LABELS,
     OTHERS,
+    NoOrders,
     NoRuns,
+    OtherData,
     committed,
     describe,
     export,
@@ -132,6 +134,19 @@ def short(experiments):
     return markdown_table(header, lines) + "\n\n" + "\n".join(scales)
 
 
+def _export(experiment, folder):
+    """Make the runs below a folder the committed results, where there are any; say which of those are dropped."""
+    if not any((PROJECT_ROOT / folder).glob("*/run.json")):
+        return
+    try:
+        dropped = export(experiment)
+    except (OtherData, NoOrders) as error:
+        print(f"not exported: {error}")
+        return
+    for name, (rows, why) in dropped.items():
+        print(f"{name}: {rows} committed rows that these runs lack are gone, since they are of other runs, {why}")
+
+
 def main():
     options = ArgumentParser(description="Compare the label-flip experiments with the published curves.")
     options.add_argument("--export", action="store_true", help="make this project's runs the committed results")
@@ -139,15 +154,15 @@ def main():
     options = options.parse_args()
     experiments, missing = {}, []
     for experiment, folder in FOLDERS.items():
-        if options.export and any((PROJECT_ROOT / folder).glob("*/run.json")):
-            export(experiment)
+        if options.export:
+            _export(experiment, folder)
         try:
             experiments[experiment] = beside(experiment)
         except NoRuns:
             missing.append(experiment)
     for experiment, folder in OTHERS.items():
-        if options.export and any((PROJECT_ROOT / folder).glob("*/run.json")):
-            export(experiment)
+        if options.export:
+            _export(experiment, folder)
     if missing:
         print(f"not run yet: {', '.join(missing)}")
     if not experiments:

@@ -30,11 +30,12 @@ fi
 
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 python=.venv/bin/python
-base=models/Xgboost/saved_models/base
+root=${RPS_LJE_ROOT:-.} # where results go
+trained() { [ -e "$root/models/$1/model/saved_outputs.npz" ]; }
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
 step "XGBoost on German Credit: train"
-[ -e $base/model/saved_outputs.npz ] || $python models/Xgboost/train.py
+trained Xgboost/saved_models/base || $python models/Xgboost/train.py
 
 step "XGBoost: weights"
 $python explainer/calculate_ours_weights.py --model Xgboost
@@ -52,7 +53,7 @@ fi
 
 digits="--dataset digits --weights carried"
 step "ResNet-20 on handwritten digits, two classes: train"
-[ -e models/CNN/saved_models/digits/model/saved_outputs.npz ] ||
+trained CNN/saved_models/digits ||
     $python models/CNN/train.py $digits --epochs 5 --batch_size 32 --saved_path saved_models/digits
 
 step "ResNet-20: weights"
@@ -67,7 +68,7 @@ $python dataset_debugging/memorization.py --path ../models/CNN/saved_models/expe
 
 snippets="--dataset snippets --use_pretrained False"
 step "LSTM on snippets of film reviews: train"
-[ -e models/RNN/saved_models/snippets/model/saved_outputs.npz ] ||
+trained RNN/saved_models/snippets ||
     $python models/RNN/train.py $snippets --hidden_dim 64 --lr 3e-3 --epochs 6 --saved_path saved_models/snippets
 
 step "LSTM: weights, and a sentence"
@@ -83,7 +84,7 @@ $python dataset_debugging/experiment_dataset_debugging_rnn.py $snippets --num_of
 
 if [ "$full" ]; then
     step "ResNet-20 on CIFAR-10: train and label flips at the paper's scale"
-    [ -e models/CNN/saved_models/base/model/saved_outputs.npz ] ||
+    trained CNN/saved_models/base ||
         $python models/CNN/train.py --lr 0.01 --epochs 10 --saved_path saved_models/base
     for seed in "" "--seed 11"; do
         $python dataset_debugging/experiment_dataset_debugging_cnn.py --num_of_run 10 --flip_portion 0.2 \
@@ -92,7 +93,7 @@ if [ "$full" ]; then
     $python dataset_debugging/memorization.py
 
     step "LSTM on IMDB: train, weights and identified shares at the paper's scale"
-    [ -e models/RNN/saved_models/base/model/saved_outputs.npz ] ||
+    trained RNN/saved_models/base ||
         $python models/RNN/train.py --lr 1e-3 --epochs 10 --saved_path saved_models/base --use_pretrained True
     for command in calculate_ours_weights calculate_influence calculate_representer_weights; do
         $python explainer/$command.py --model RNN
@@ -104,7 +105,7 @@ fi
 step "notebooks"
 notebooks="explainer/*.ipynb dataset_debugging/*.ipynb models/Xgboost/experiments/*.ipynb"
 data=${RPS_LJE_DATA:-data}
-if [ -e models/RNN/saved_models/base/model/saved_outputs.npz ]; then
+if trained RNN/saved_models/base; then
     notebooks="$notebooks models/RNN/experiments/*.ipynb"
 else
     echo "left as committed: models/RNN/experiments/*.ipynb, which need the LSTM of IMDB (models/RNN/train.py)"
@@ -117,7 +118,7 @@ fi
 for notebook in $notebooks; do
     [ -e "$notebook" ] || continue
     run=${notebook%/experiments/label_errors.ipynb}/saved_models/moments
-    if [[ $notebook == models/*/label_errors.ipynb && ! -e $run/model/saved_outputs.npz ]]; then
+    if [[ $notebook == models/*/label_errors.ipynb ]] && ! trained "${run#models/}"; then
         echo "left as committed: $notebook, which needs the training that its first lines name"
         continue
     fi

@@ -97,7 +97,7 @@ def main():
     folder = script_relative(options.saved_path or _usual(options, data.classes), __file__)
     start, began = Start(options.weights), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, bfloat16=options.bfloat16)
-    begin_moments(folder)
+    begin_moments(folder, options.keep_moments)
     keep = (
         keeper(folder, options.epochs, lambda network: training_points(network, data)) if options.keep_moments else None
     )

@@ -227,7 +227,7 @@ def main():
     folder, chosen = script_relative(options.saved_path or usual, __file__), device(options.device)
     data, began = read(options, chosen), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, "fused adam", options.bfloat16)
-    begin_moments(folder)
+    begin_moments(folder, options.keep_moments)
     settings = folder, data, schedule, options.hidden_dim, options.seed
     keep = moments_keeper(*settings) if options.keep_moments else None
     outputs = train(*settings, after_epoch=keep, progress="training")

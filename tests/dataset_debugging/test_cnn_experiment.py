@@ -18,15 +18,19 @@ from dataset_debugging import experiment, memorization, refits, results
 from dataset_debugging import experiment_dataset_debugging_cnn as cnn
 from dataset_debugging.accuracies import refit_seed
 from dataset_debugging.networks import flipped_labels
+from explainer.label_errors import Moment
 from explainer.methods import METHODS
 from explainer.weights import calculate
+from models.CNN import train
 from models.CNN.train import accuracy, fit_binary
 from models.CNN.utils_cifar import ImageBatches, Start, load, load_network
-from models.moments import load_moments
+from models.files import load_json, save_json, save_npy
+from models.moments import keep_moment, load_moments
 from models.outputs import SavedOutputs
-from models.training import Schedule, binary_loss, fit
+from models.training import Schedule, binary_loss, fit, save_tensors
 
 SMALL = "--num_of_run 1 --dataset digits --weights none --num_of_samples 40 --epochs 3 --retrain_epochs 1".split()
+ANOTHER = {"settings": "of another training", "network": {}, "optimizer": {}, "epoch": 1, "kept": {}}
 SMALL += "--methods ours random --device cpu --epoch 50".split()
 
 
@@ -172,11 +176,35 @@ def test_memorization_without_runs_says_what_to_run(refused, tmp_path):
     assert "no trained runs in" in refused(memorization.main, "--path", tmp_path)
 
 
+def test_memorization_of_runs_of_different_trainings_is_refused(refused, uninterrupted, tmp_path):
+    for i in range(2):
+        shutil.copytree(uninterrupted / "0", tmp_path / str(i))
+    noted = load_json(tmp_path / "1" / "run.json", "")
+    save_json(tmp_path / "1" / "run.json", {**noted, "arguments": {**noted["arguments"], "epochs": 2}})
+    assert "were begun with different arguments" in refused(memorization.main, "--path", tmp_path)
+
+
+def test_moments_of_another_training_that_was_stopped_there_are_forgotten(command, tmp_path):
+    options = "--dataset digits --weights none --num_of_samples 40 --device cpu --keep_moments".split()
+    shape = np.zeros((40, 64), np.float32), np.zeros(40, int), np.zeros((1, 64), np.float32)
+    for more in (["--epochs", 2], ["--epochs", 4]):
+        keep_moment(tmp_path, 5, Moment(*shape, time=5))
+        save_tensors(tmp_path / "model" / "training.checkpoint", ANOTHER)
+        assert command(train.main, *options, *more, "--saved_path", tmp_path)[0] == 0
+        outputs = SavedOutputs.load(tmp_path / "model" / "saved_outputs.npz", "")
+        times = [moment.time for moment in load_moments(tmp_path, outputs)]
+        assert times == [time for time in (1, 2, 3) if time < more[1]] + [np.inf]
+    keep_moment(tmp_path, 5, Moment(*shape, time=5))
+    save_tensors(tmp_path / "model" / "training.checkpoint", ANOTHER)
+    assert command(train.main, *options[:-1], "--epochs", 1, "--saved_path", tmp_path)[0] == 0
+    assert not (tmp_path / "epochs").exists()
+
+
 def test_refits_by_other_protocols_go_on_from_the_trained_network_and_are_made_once(uninterrupted, monkeypatch):
     run, data = uninterrupted / "0", load("digits", samples=40)
     own, other_lr, going_on = refits.PROTOCOLS
     made = refits.Refits(run, 0, data, Start("none"))
-    assert made.accuracy(own, "ours", 3) == np.load(run / "accuracies" / "accuracies_ours.npy")[2]
+    assert made.accuracy(own, "ours", 8) == np.load(run / "accuracies" / "accuracies_ours.npy")[7]
     y = data.y_train.clone()
     order, flipped = np.load(run / "orders" / "order_random.npz")["order"], made.flipped
     wrong = [i for i in flipped if i not in set(order[:16])]  # 40 % of 40 are checked
@@ -198,3 +226,9 @@ def test_refits_of_other_images_or_without_orders_are_refused(uninterrupted, tmp
         refits.Refits(uninterrupted / "0", 0, load("digits", samples=30), Start("none"))
     with pytest.raises(UserError, match="has no orders of RPS-LJE and random"):
         refits.Refits(tmp_path, 0, None, None)
+    shutil.copytree(uninterrupted / "0", tmp_path / "0")
+    table = np.load(uninterrupted / "0" / "accuracies" / "refits_random.npy")
+    table[7] = np.nan
+    save_npy(tmp_path / "0" / "accuracies" / "refits_random.npy", table)
+    with pytest.raises(UserError, match="has no refits of RPS-LJE and random yet"):
+        refits.Refits(tmp_path / "0", 0, load("digits", samples=40), Start("none"))

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from config import seed
-from dataset_debugging import accuracies, experiment
+from dataset_debugging import accuracies, experiment, runs
 from dataset_debugging.accuracies import refit_seed
 from dataset_debugging.experiment_dataset_debugging_Xgboost import EXPERIMENT, German
+from explainer import calculate_representer_weights
 from explainer.label_errors import left_out_margins
 from models.Xgboost import trees
 
@@ -145,6 +146,38 @@ def test_stages_then_more_methods_then_other_jobs(command, tmp_path, uninterrupt
     assert command(main, *arguments, "--methods", "ours", "--jobs", "1")[0] == 0
     name = "accuracies/accuracies_ours.npy"
     np.testing.assert_array_equal(np.load(run / name), np.load(uninterrupted / "0" / name))
+
+
+def test_a_run_is_done_when_everything_is_over_that_was_asked_of_it(command, tmp_path, monkeypatch):
+    arguments, run, seen = [*SMALL[:4], "--path", tmp_path, "--methods"], tmp_path / "0", []
+    monkeypatch.setattr(experiment, "record_accuracies", lambda *_: seen.append((run / "DONE").exists()))
+    monkeypatch.setattr(experiment._Run, "_skip", lambda *_: None)
+    assert command(main, *arguments, "ours")[0] == 0
+    assert seen == [False] and (run / "DONE").exists()
+    real, before = experiment.order_by_suspicion, (run / "run.json").read_bytes()
+    assert command(main, *arguments, "ours", "--until", "orders")[0] == 0
+    assert (run / "run.json").read_bytes() == before  # nothing was done
+    monkeypatch.setattr(runs, "version", lambda name: "9.9")
+    monkeypatch.setattr(
+        experiment, "order_by_suspicion", lambda score: seen.append((run / "DONE").exists()) or real(score)
+    )
+    assert command(main, *arguments, "IF", "--until", "orders")[0] == 0
+    assert seen[1:] == [False] and (run / "DONE").exists()
+    packages = json.loads((run / "run.json").read_text())["packages"]
+    assert packages["numpy"] == f"{np.__version__} and 9.9"
+
+
+def test_weights_of_other_settings_are_refused(command, refused, tmp_path):
+    arguments = [*SMALL[:4], "--path", tmp_path, "--methods", "rep", "--epoch", 20, "--until"]
+    assert command(main, *arguments, "weights")[0] == 0
+    weights = tmp_path / "0" / "calculated_weights" / "representer_weight_matrix.npz"
+    assert command(calculate_representer_weights.main, "--model", "Xgboost", "--saved_path", tmp_path / "0")[0] == 0
+    said = refused(main, *arguments, "orders")
+    assert "representer_weight_matrix.npz was made with" in said and "delete that file" in said
+    weights.write_bytes(b"no")
+    assert "delete that file" in refused(main, *arguments, "orders")
+    weights.unlink()
+    assert command(main, *arguments, "orders")[0] == 0
 
 
 def test_other_arguments_are_refused_unless_overwritten(command, refused, tmp_path):

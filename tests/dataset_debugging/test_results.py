@@ -9,6 +9,7 @@ from config import UserError
 from dataset_debugging import figures, results
 from dataset_debugging.results import ACCURACY, IDENTIFIED
 from models.files import save_json, save_npy, save_npz
+from scripts import compare_with_paper
 
 ARGUMENTS = {"flip_portion": 0.3, "lr": 1e-5, "lmbd": 0.003, "epoch": 3000, "seed": None, "average_over_runs": 5}
 NOTED = {"arguments": ARGUMENTS, "n": 1118, "device": "cpu", "python": "3.11", "packages": {"numpy": "2"}}
@@ -46,8 +47,28 @@ def test_runs_with_other_arguments_are_not_averaged(tmp_path):
 
 def test_runs_without_orders_say_so(tmp_path):
     save_json(tmp_path / "0" / "run.json", NOTED)
-    with pytest.raises(UserError, match="has come as far as its orders"):
+    with pytest.raises(results.NoOrders, match="has come as far as its orders"):
         results.load_runs("xgboost", tmp_path)
+
+
+def test_what_runs_were_made_with_is_told_of_all_of_them(tmp_path):
+    write_run(tmp_path, 0, 0.2)
+    write_run(tmp_path, 1, 0.2)
+    save_json(tmp_path / "1" / "run.json", {**NOTED, "device": "cuda", "packages": {"numpy": "2.1", "torch": "3"}})
+    scale = results.load_runs("xgboost", tmp_path).scale
+    assert scale["device"] == "cpu and cuda" and scale["python"] == "3.11"
+    assert scale["packages"] == {"numpy": "2 and 2.1", "torch": "3"}
+
+
+def test_one_experiment_that_cannot_be_exported_does_not_keep_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(results, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(compare_with_paper, "PROJECT_ROOT", tmp_path)
+    save_json(tmp_path / results.FOLDERS["cnn"] / "0" / "run.json", NOTED)  # trained, no further
+    write_run(tmp_path / results.FOLDERS["rnn"], 0, 0.2, reviews="imdb")
+    monkeypatch.setattr("sys.argv", ["command", "--export"])
+    compare_with_paper.main()
+    assert "not exported: no run in" in capsys.readouterr().out
+    assert [path.name for path in sorted((tmp_path / results.RESULTS).glob("*.csv"))] == ["rnn.csv"]
 
 
 def test_without_runs_the_committed_results_are_read(tmp_path, monkeypatch):
@@ -109,6 +130,10 @@ def test_an_experiment_is_continued_elsewhere_a_method_and_a_run_at_a_time(tmp_p
         (1, IDENTIFIED, "Influence function"),
     }
     assert set(elsewhere(0.5, lr=0.1)["run"]) == {1}
+    write_run(folder, 0, 0.5, lr=0.2)
+    (folder / "0" / "accuracies" / "accuracies_ours.npy").unlink()
+    assert results.export("rnn") == {"rnn": (40, "of another lr")}  # the shares and refits of run 1, both methods
+    assert results.export("rnn") == {}
 
 
 def test_detectors_stand_beside_the_papers_methods_and_not_among_them(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import torch
 
-from dataset_debugging import experiment
+from dataset_debugging import experiment, results
 from dataset_debugging import experiment_dataset_debugging_rnn as rnn
 from dataset_debugging.accuracies import refit_seed
 from dataset_debugging.calculate_orders import order_by_suspicion
@@ -49,10 +49,10 @@ def test_a_run_says_which_vectors_its_words_begin_with(tmp_path, monkeypatch):
     monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
     own = tmp_path / "own.txt"
     own.write_text(f"film {'1 ' * 100}\n")
-    for more, name in (([], False), (["--use_pretrained", "True", "--vectors", own], "own.txt")):
+    for more, name in (([], "drawn"), (["--use_pretrained", "True", "--vectors", own], "own.txt")):
         monkeypatch.setattr("sys.argv", ["command", *map(str, [*SMALL, *more])])
         options, _ = experiment._parse(rnn.EXPERIMENT, rnn.__file__)
-        assert rnn.Sentiment(options).arguments["word_vectors"] == name
+        assert rnn.Sentiment(options).notes == {"word_vectors": name}
 
 
 def test_a_run_flips_its_reviews_and_refits_on_what_is_still_wrong(command, tmp_path, monkeypatch):
@@ -63,6 +63,8 @@ def test_a_run_flips_its_reviews_and_refits_on_what_is_still_wrong(command, tmp_
     run = tmp_path / "runs" / "0"
     noted = json.loads((run / "run.json").read_text())["arguments"]
     assert noted["reviews"] == "snippets" and noted["hidden_dim"] == 4 and noted["train_lr"] == 5e-3
+    described = results.describe(results.load_runs("rnn_snippets", tmp_path / "runs"))
+    assert "word vectors drawn" in described and "pretrained" not in described
     parser = experiment.ArgumentParser()
     add_options(parser)
     data = read(parser.parse_args(MODEL), torch.device("cpu"))
