@@ -77,8 +77,8 @@ def test_without_runs_the_committed_results_are_read(tmp_path, monkeypatch):
     assert found.source == "committed results" and found.table["run"].nunique() == 10
     assert results.summary(found.table).set_index(["quantity", "method"])["runs"].eq(10).all()
     assert set(found.scale["packages"]) >= {"xgboost", "imbalanced-learn"}
-    with pytest.raises(UserError, match="no runs of rnn"):
-        results.load("rnn")
+    with pytest.raises(UserError, match="no runs of cnn_from_scratch"):
+        results.load("cnn_from_scratch")
 
 
 def test_an_experiment_at_another_scale_or_in_bfloat16_has_the_published_curves():
