@@ -183,7 +183,7 @@ def found_at(order, flipped, share):
 def area(order, flipped):
     """The area under the share of the flipped points found against the share of the order checked, in [0, 1]."""
     found = np.concatenate([[0], np.cumsum(np.isin(order, flipped)) / len(flipped)])
-    return float(np.trapezoid(found, dx=1 / len(order)))
+    return float((found[:-1] + found[1:]).sum() / (2 * len(order)))
 
 
 def _mean_correlation(a, b):

@@ -20,7 +20,7 @@ class Explanations:
     def weights(self, method, **settings):
         """The arrays of a method's weights, as `explainer.weights.load_weights` gives them."""
         settings = {**self.settings[method], **settings}
-        key = method, *settings.values()
+        key = method, *sorted(settings.items())
         if key not in self._weights:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # so many steps are what is asked for

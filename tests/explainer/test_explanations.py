@@ -22,6 +22,8 @@ def test_weights_are_those_of_the_settings_asked_for():
     small = study.weights("rep", lmbd=1e-4)
     assert small["settings"] == {"lmbd": 1e-4, "epoch": 3000} and small is study.weights("rep", lmbd=1e-4)
     assert study.weights("rep")["settings"] == SETTINGS["rep"]
+    damped, cut = study.weights("ours", damping=0.1), study.weights("ours", rcond=0.1)  # the same value
+    assert (damped["weight_matrix"] != cut["weight_matrix"]).any()
 
 
 @pytest.mark.parametrize("method", METHODS)
