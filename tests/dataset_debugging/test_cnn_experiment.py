@@ -30,8 +30,8 @@ from models.outputs import SavedOutputs
 from models.training import Schedule, binary_loss, fit, save_tensors
 
 SMALL = "--num_of_run 1 --dataset digits --weights none --num_of_samples 40 --epochs 3 --retrain_epochs 1".split()
-ANOTHER = {"settings": "of another training", "network": {}, "optimizer": {}, "epoch": 1, "kept": {}}
 SMALL += "--methods ours random --device cpu --epoch 50".split()
+ANOTHER = {"settings": "of another training", "network": {}, "optimizer": {}, "epoch": 1, "kept": {}}
 
 
 def main():
