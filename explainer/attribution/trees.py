@@ -30,6 +30,7 @@ class TreeHead:
         Raises UserError for models that are not supported, and where the trees do not sum to the model's margin, as
         with DART's dropped trees.
         """
+        self._given = model
         try:
             self.model = plain_booster(model)
             _check_loss(self.model)
@@ -38,6 +39,7 @@ class TreeHead:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{type(model).__name__} is not fitted ({first_line(error)}): fit it first") from error
+        X = marked(model, X)
         F, groups = _read(self._leaves, X)
         margin = np.asarray(margins(self.model, X), np.float64)
         _check_probabilities(self.model, margin, X)
@@ -55,7 +57,7 @@ class TreeHead:
 
     def features(self, X):
         """The features (n,d) of rows X, float64. Raises UserError for rows that the trees cannot read."""
-        return _read(self._leaves, X)[0]
+        return _read(self._leaves, marked(self._given, X))[0]
 
 
 def _read(leaves, X):
@@ -73,12 +75,23 @@ def _read(leaves, X):
         raise UserError(f"the trees cannot read the rows ({what}): give rows like those of the training") from error
 
 
+def marked(model, X):
+    """Rows X with nan for what the model takes as missing, a number in some of XGBoost's scikit-learn classes."""
+    missing = getattr(model, "missing", None)
+    if missing is None or np.isnan(missing) or np.ndim(X) != 2 or hasattr(X, "toarray"):
+        return X
+    return X.mask(X == missing) if hasattr(X, "mask") and hasattr(X, "iloc") else np.where(X == missing, np.nan, X)
+
+
 def plain_booster(model):
-    """The booster behind the scikit-learn classes of XGBoost and LightGBM, or the model itself."""
+    """The booster behind the scikit-learn classes of XGBoost and LightGBM, or the model itself.
+
+    Of XGBoost's after early stopping only the trees that they predict with; a booster itself predicts with all.
+    """
     kind = type(model).__module__.partition(".")[0]
-    if kind == "xgboost":
-        booster = model.get_booster() if hasattr(model, "get_booster") else model
-        best = booster.attr("best_iteration")  # of early stopping: what the model predicts with
+    if kind == "xgboost" and hasattr(model, "get_booster"):
+        booster = model.get_booster()
+        best = booster.attr("best_iteration")
         return booster if best is None else booster[: int(best) + 1]
     if kind == "lightgbm" and hasattr(model, "booster_"):
         return model.booster_
@@ -155,7 +168,7 @@ def _softprob(booster):
 
 def margins(model, X):
     """The model's own margin (n,C), C = 1 for two classes (a random forest: C = 2)."""
-    model = plain_booster(model)
+    X, model = marked(model, X), plain_booster(model)
     kind = type(model).__module__.partition(".")[0]
     if kind == "xgboost":
         import xgboost

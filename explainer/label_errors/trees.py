@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import softmax
 
 from config import UserError
-from explainer.attribution.trees import leaf_values, margins, plain_booster, saved_trees
+from explainer.attribution.trees import leaf_values, margins, marked, plain_booster, saved_trees
 
 TOLERANCE = 1e-3  # of a leaf's value, against the largest: XGBoost sums in float32
 
@@ -32,7 +32,7 @@ def left_out_margins(model, X, y):
     model: of XGBoost, binary:logistic or multi:softprob, trained on rows X and labels y (n,), 0 ... C-1, of equal
     weights. Raises UserError for another model, other points, and row sampling.
     """
-    booster = plain_booster(model)
+    X, booster = marked(model, X), plain_booster(model)
     saved = saved_trees(booster)
     groups, y = np.array(saved["tree_info"]), np.asarray(y)
     values = leaf_values(booster, X, saved).astype(float)  # (n,T)

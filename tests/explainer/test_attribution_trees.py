@@ -16,6 +16,7 @@ from sklearn.svm import SVC
 
 from explainer.attribution import RPSLJE, InfluenceFunction
 from explainer.attribution.trees import TreeHead, margins
+from explainer.label_errors import left_out_margins
 
 
 def lightgbm(**options):
@@ -77,6 +78,28 @@ def test_early_stopping_explains_the_trees_that_predict():
     head = TreeHead(model, X)
     found = head.features(X) @ head.weight.T + head.bias
     np.testing.assert_allclose(found[:, 0], model.predict(X, output_margin=True), rtol=1e-5, atol=1e-6)
+    booster = model.get_booster()  # predicts with all of its trees
+    head = TreeHead(booster, X)
+    assert head.features(X).shape[1] == booster.num_boosted_rounds() > model.best_iteration + 1
+    found = head.features(X) @ head.weight.T + head.bias
+    expected = booster.predict(xgboost.DMatrix(X), output_margin=True)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame])
+def test_a_number_that_the_model_takes_as_missing_is_missing(kind):
+    X, y = table(2)
+    X[np.random.default_rng(1).random(X.shape) < 0.2] = -999.0
+    X = kind(X)
+    model = xgboost.XGBClassifier(n_estimators=7, missing=-999.0).fit(X, y)
+    head, expected = TreeHead(model, X), model.predict(X, output_margin=True)
+    found = head.features(X) @ head.weight.T + head.bias
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(margins(model, X)[:, 0], expected, rtol=1e-5, atol=1e-6)
+    same = xgboost.XGBClassifier(n_estimators=7).fit(np.where(np.asarray(X) == -999.0, np.nan, X), y)
+    np.testing.assert_allclose(
+        left_out_margins(model, X, y), left_out_margins(same, np.where(np.asarray(X) == -999.0, np.nan, X), y)
+    )
 
 
 def test_models_without_exact_features_are_refused():
