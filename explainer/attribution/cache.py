@@ -1,5 +1,6 @@
 """Features that were collected: in memory, or in a folder that keeps them; and what they are hashed by."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ class Collected:
 
 def add_to(value, digest):
     """Add tensors, arrays and numbers, in tuples, lists and dictionaries, to a hash."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for name, item in value.items():
             digest.update(str(name).encode())
             add_to(item, digest)

@@ -1,13 +1,16 @@
 """The features of a model over a loader: what its last linear layer is given, gathered by a hook."""
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from config import UserError
+from explainer.attribution import ranks
 from explainer.attribution.cache import Collected, Points, add_to, load_points
 from explainer.attribution.checks import first_line, path, tensor
 from explainer.attribution.rows import Rows
@@ -44,14 +47,14 @@ def head_of(model, layer=-1):
 
 
 def batches(loader):
-    """(inputs, labels or None) of a loader: of tuples (inputs..., labels), dictionaries with `labels`, or tensors.
+    """(inputs, labels or None) of a loader: of tuples (inputs..., labels), mappings with `labels`, or tensors.
 
     Raises UserError for what is no loader.
     """
     if isinstance(loader, (torch.Tensor, np.ndarray)) or not hasattr(loader, "__iter__"):
         raise UserError(f"the loader is {type(loader).__name__}: give a DataLoader, or a list of (inputs, labels)")
     for batch in loader:
-        if isinstance(batch, dict):
+        if isinstance(batch, Mapping):
             labels = batch.get("labels", batch.get("label"))
             yield {name: value for name, value in batch.items() if name not in ("labels", "label")}, labels
         elif isinstance(batch, (tuple, list)):
@@ -82,9 +85,12 @@ def _check_order(loader):
 def _moved(value, device):
     if isinstance(value, torch.Tensor):
         return value.to(device)
+    if isinstance(value, PackedSequence):
+        return value.to(device)
     if isinstance(value, (tuple, list)):
-        return type(value)(_moved(item, device) for item in value)
-    if isinstance(value, dict):
+        items = [_moved(item, device) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, Mapping):
         return {name: _moved(item, device) for name, item in value.items()}
     return value
 
@@ -104,8 +110,10 @@ class Features:
 
         Raises UserError where the head is not the last operation of the model, or sees anything but one row a point.
         """
-        seen = []
-        handle = self.head.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+        seen = []  # the logits copied: what follows may work in place
+        handle = self.head.register_forward_hook(
+            lambda module, inputs, output: seen.append((inputs[0], output.detach().clone()))
+        )
         modes = [(module, module.training) for module in self.model.modules()]
         try:
             self.model.eval()
@@ -158,11 +166,18 @@ class Features:
     def collect(self, loader, cache=None):
         """`Points` of a loader, in its order. cache: a folder to keep them in, read instead where it is there already.
 
+        Of several ranks the first fills the cache, and the others wait and read it: give all the same folder.
+
         Raises UserError for a loader that shuffles, or has no labels, and for a cache that was made with another
         model, layer or loader.
         """
         _check_order(loader)
         cache = path("cache", cache)
+        if cache is None:
+            return self._collected(loader, None)
+        return ranks.first_alone(lambda: self._collected(loader, cache), self.device)
+
+    def _collected(self, loader, cache):
         if cache is not None and (cache / "settings.json").exists():
             return self._cached(cache, loader)
         if hasattr(loader, "__next__"):

@@ -7,18 +7,22 @@ otherwise there is one rank, 0, and they return what they are given.
 import contextlib
 import hashlib
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from config import UserError
 
+LONGEST_WAIT = timedelta(hours=12)  # for the rank that fills a cache; torchrun ends all where one has died
+
 
 def begin(device="cpu"):
     """Join the other ranks where `torchrun` started this process; a context that leaves them at its end."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         return contextlib.nullcontext()
-    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+    backend = "nccl" if torch.device(device).type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=LONGEST_WAIT)
     return contextlib.closing(_Group())
 
 
@@ -61,6 +65,24 @@ def gathered(tensor):
     parts = [torch.empty_like(padded) for _ in range(size())]
     dist.all_gather(parts, padded)
     return torch.cat([part[:length] for part, length in zip(parts, lengths.tolist())])
+
+
+def first_alone(work, device="cpu"):
+    """What work() returns on this rank; the first rank has done it before the others begin, as they may read its files.
+
+    Raises UserError on the others where the first has failed.
+    """
+    if size() == 1:
+        return work()
+    failed = torch.full((1,), rank() == 0, dtype=torch.int32, device=device)
+    try:
+        found = work() if rank() == 0 else None
+        failed.zero_()
+    finally:
+        total(failed)
+    if failed.any():
+        raise UserError("the first rank could not do its part: see its message")
+    return found if rank() == 0 else work()
 
 
 def agree(what, device="cpu"):

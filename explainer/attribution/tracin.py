@@ -98,7 +98,9 @@ class TracIn(Attributor):
 
     def _test(self, test, target):
         """The features at every checkpoint, side by side (m, checkpoints x D)."""
-        if self.features is None or not self.checkpoints:
+        if self.features is not None and not self.checkpoints:
+            return super()._test(test, target)
+        if self.features is None:
             labels = None
             if isinstance(test, tuple) and len(test) == 2 and isinstance(test[0], list):
                 test, labels = test

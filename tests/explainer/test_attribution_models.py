@@ -1,6 +1,7 @@
 """Models and their loaders, caches and checkpoints, and what of them is refused."""
 
 import json
+from collections import UserDict, namedtuple
 
 import numpy as np
 import pytest
@@ -80,8 +81,31 @@ def test_batches_may_be_dictionaries_and_pairs_and_their_size_does_not_matter(da
     model = Network().eval()
     expected = RPSLJE(model, loader(data)).self_influence()
     dictionaries = [{"x": data[0][i : i + 7], "labels": data[1][i : i + 7]} for i in range(0, 50, 7)]
-    for batches in (dictionaries, DataLoader(TensorDataset(*data), batch_size=1)):
+    mappings = [UserDict(batch) for batch in dictionaries]
+    for batches in (dictionaries, mappings, DataLoader(TensorDataset(*data), batch_size=1)):
         np.testing.assert_allclose(RPSLJE(model, batches).self_influence(), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_inputs_may_be_packed_sequences_and_named_tuples(data):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.lstm, self.fc = nn.LSTM(2, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, given):
+            return self.fc(self.lstm(given)[1][0][-1])
+
+    class Named(Recurrent):
+        def forward(self, given):
+            return super().forward(given.x)
+
+    x, Given = data[0].reshape(50, 3, 2), namedtuple("Given", "x length")
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.full((50,), 3), batch_first=True)
+    expected = RPSLJE(Recurrent(), loader((x, data[1]))).self_influence()
+    for model, given in ((Recurrent(), packed), (Named(), Given(x, 3))):
+        found = RPSLJE(model, [(given, data[1])]).self_influence()
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_caches_are_read_again_and_refused_when_made_with_others(data, tmp_path):
@@ -164,6 +188,8 @@ def test_bad_models_and_loaders(data):
             lambda: RPSLJE(Network(last=lambda z: z.softmax(1)), loader(data)),
             "differs from that of layer fc by 0.*logits",
         ),
+        (lambda: RPSLJE(Network(last=nn.ReLU(inplace=True)), loader(data)), "differs from that of layer fc by"),
+        (lambda: RPSLJE(Network(last=torch.sigmoid_), loader(data)), "differs from that of layer fc by"),
         (lambda: RPSLJE(model, loader(data, shuffle=True)), "the loader shuffles"),
         (lambda: RPSLJE(model, _Shuffling(data)), "two passes of the loader disagree: it shuffles or augments"),
         (lambda: RPSLJE(model, loader(data[:1])), "the loader gives no labels"),
@@ -212,6 +238,9 @@ def test_tracin_explains_what_the_last_checkpoint_predicts(data):
         other.fc.bias.copy_(torch.tensor([0.0, 0.0, 9.0]))
     explainer = TracIn(model, loader(data), checkpoints=[model.state_dict(), other.state_dict()])
     assert (explainer.top_k(loader(data), 2).classes == 2).all()
+    as_it_is = TracIn(model, loader(data))
+    pairs = [(x, y) for x, y in loader(data)]
+    np.testing.assert_array_equal(scores(as_it_is, pairs), scores(as_it_is, loader(data)))
     with pytest.raises(ValueError, match="TracIn keeps no cache"):
         TracIn(model, loader(data), cache="anywhere")
 

@@ -55,6 +55,46 @@ def test_two_ranks_give_the_result_of_one(tmp_path):
             np.testing.assert_allclose(two[kind][name], value, rtol=1e-6, atol=1e-9, err_msg=f"{kind} {name}")
 
 
+CACHING = """
+import sys, numpy as np, torch
+from explainer.attribution import RPSLJE, ranks
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+g = torch.Generator().manual_seed(0)
+x = torch.randn(41, 5, generator=g)
+model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3))
+for p in model.parameters():
+    torch.nn.init.normal_(p, generator=g)
+batches = list(zip(x.split(7), (torch.arange(41) % 3).split(7)))
+with ranks.begin():
+    model[0].register_forward_hook(lambda *_: ran.append(1))
+    for time in (1, 2):
+        ran = []
+        made = RPSLJE(model, batches, cache=sys.argv[2] + "/cache").self_influence()
+        plain = RPSLJE(model, batches).self_influence()
+        np.testing.assert_allclose(made, plain, rtol=1e-5)
+        print(f"time {time} rank {ranks.rank()} runs {len(ran) - 7}")
+    try:
+        RPSLJE(model, [batches[0][:1]] if ranks.rank() == 0 else batches, cache=sys.argv[2] + "/other")
+    except ValueError as error:
+        print(f"said by {ranks.rank()}: {error}")
+"""
+
+
+def test_ranks_fill_one_cache_one_after_the_other(tmp_path):
+    script = tmp_path / "caching.py"
+    script.write_text(CACHING)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    arguments = [str(script), str(REPOSITORY / "tests" / "explainer"), str(tmp_path)]
+    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    for line in ("time 1 rank 1 runs 1", "time 2 rank 0 runs 1", "time 2 rank 1 runs 1"):
+        assert line in done.stdout, "but for the check of the first batch, the model runs on the first rank alone"
+    assert "said by 0: the loader gives no labels" in done.stdout
+    assert "said by 1: the first rank could not do its part: see its message" in done.stdout
+
+
 DISAGREEING = """
 import os, torch
 from explainer.attribution import InfluenceFunction, ranks
