@@ -11,7 +11,7 @@ from explainer.attribution.base import Attributor
 from explainer.attribution.scores import Term
 
 LARGEST_CONDITION = 1e8  # of I - Q S; beyond it the head without the point is not determined
-LARGEST_INVERSE = 1e11  # norm of its inverse; beyond it what is left of I is rounding
+LARGEST_INVERSE = {torch.float64: 1e11, torch.float32: 1e4}  # norm of its inverse, by the precision of H's products
 
 
 class LeaveOneOut(NamedTuple):
@@ -54,7 +54,8 @@ class Expansion(Attributor):
         z_-i = f_i'Theta - (I - Q_i S_i)^-1 (f_i'H^-1 g - Q_i r_i), with the leverage
         Q_i = (f_i (x) I)'(n H)^-1 (f_i (x) I) and the mean gradient g: the leverage-corrected logit (Pregibon, 1981;
         Cook and Weisberg, 1982); H and g include the decay. Exact for a quadratic loss; at a fitted head close to a
-        refit. Raises UserError for a point that determines a direction of the head alone.
+        refit. Raises UserError for a point that determines a direction of the head alone, as far as the rows' precision
+        tells (leverages above 1 - 1e-4 in float32).
         """
         solver, head = self.solver, self.center
         logits = torch.empty(self.rows.n, head.C, dtype=torch.float64, device=self.device)
@@ -62,18 +63,20 @@ class Expansion(Attributor):
         solver.needs_one_rank()
         identity = torch.eye(head.C, dtype=torch.float64, device=self.device)
         for rows, F in self.rows.blocks(8 * head.C * head.C):
-            Q = solver.leverage(F) / self.n
             f, P, R = F.double(), self.P[rows].double(), self.residuals(rows).double()
-            S = head.curvature(P, identity)
+            Q, S = solver.leverage(f) / self.n, head.curvature(P, identity)
             u = f @ newton - torch.einsum("bce,be->bc", Q, R)
             left = identity - Q @ S
             corrected, failed = torch.linalg.inv_ex(left)
             norm = torch.linalg.matrix_norm(corrected, 1)
             condition = torch.linalg.matrix_norm(left, 1) * norm  # 1 where there is one logit, whatever is left
-            alone = (failed != 0) | ~(condition < LARGEST_CONDITION) | ~(norm < LARGEST_INVERSE)
+            alone = (failed != 0) | ~(condition < LARGEST_CONDITION) | ~(norm < LARGEST_INVERSE[self.rows.dtype])
             if alone.any():
                 row = int(alone.nonzero()[0, 0]) + rows.start + self.rows.first
-                raise UserError(f"training point {row} is fitted by a direction of its own (leverage 1): add damping")
+                more = "" if self.rows.dtype == torch.float64 else ", or give precision=torch.float64"
+                raise UserError(
+                    f"training point {row} is fitted by a direction of its own (leverage 1): add damping{more}"
+                )
             logits[rows] = head.logits(f) - (corrected @ u[:, :, None])[:, :, 0]
         logits = ranks.gathered(logits)
         P = head.probabilities(logits)

@@ -279,3 +279,19 @@ def test_points_that_determine_the_head_alone_are_named():
     with pytest.raises(ValueError, match=r"training point \d+ is fitted by a direction of its own .*add damping"):
         explainer.leave_one_out()
     assert np.isfinite(InfluenceFunction.from_arrays(*problem.arrays, damping=0.1).leave_one_out().logits).all()
+
+
+@pytest.mark.parametrize("kind, C", [("binary", 1), ("multiclass", 3), ("multilabel", 2)])
+def test_points_that_determine_a_direction_are_named_in_float32_and_others_answered(kind, C):
+    problem = Problem(kind, C, n=200, d=20)
+    F = problem.F.clone()
+    F[:, -1] = 0
+    F[7, -1] = 3
+    single = F.float(), problem.y, 0.1 * problem.weight.float(), problem.bias.float()
+    for precision, said in ((None, "add damping, or give precision=torch.float64"), (torch.float64, "add damping$")):
+        with pytest.raises(ValueError, match=f"training point 7 is fitted by .* {said}"):
+            InfluenceFunction.from_arrays(*single, precision=precision).leave_one_out()
+    F[8:10, -1] = torch.tensor([0.1, 0.2], dtype=torch.float64)  # of a leverage near 1, and below it
+    arrays = F.float(), *single[1:]
+    one, two = (InfluenceFunction.from_arrays(*arrays, precision=p).leave_one_out() for p in (None, torch.float64))
+    np.testing.assert_allclose(one.logits, two.logits, rtol=1e-3, atol=1e-3)

@@ -1,5 +1,6 @@
 """Every solver against the inverse Hessian by autograd, within its stated tolerance."""
 
+import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -95,6 +96,15 @@ def test_auto_picks_by_size_and_says_which(n, d, C, chosen, caplog):
     assert f"solver {chosen}" in repr(explainer)
 
 
+@pytest.mark.parametrize(("n", "d", "chosen"), [(20, 300, "exact"), (20, 6001, "cg"), (300, 4, "exact")])
+def test_auto_picks_a_solver_that_leaves_the_intercept_without_decay(n, d, chosen):
+    problem = Problem("binary", 1, n=n, d=d, m=2)
+    explainer = InfluenceFunction.from_arrays(*problem.arrays, decay=0.1, decay_intercept=False)
+    assert explainer.solver.name == chosen
+    rest = explainer.solver.curvature.product(explainer.solver.solve(explainer.gradient[None])) - explainer.gradient
+    assert float(rest.abs().max()) < 1e-6
+
+
 def test_a_subset_for_the_hessian_is_drawn_by_seed():
     problem = Problem("binary", 1, n=200)
     options = {"n_samples_for_hessian": 50, "damping": 0.01}
@@ -188,6 +198,20 @@ def test_a_rank_that_is_too_small_is_warned_of_and_a_full_one_is_exact(damping):
         solved(problem, "lowrank", damping, rank=8)
     exact = solved(problem, "exact", damping)[1]
     torch.testing.assert_close(solved(problem, "lowrank", damping, rank=42, iterations=0)[1], exact)
+
+
+@pytest.mark.parametrize("damping, warned", [(0.0, True), (1e-3, True), (5.0, False)])
+def test_what_a_low_rank_leaves_out_is_warned_of_by_its_own_size(damping, warned):
+    problem = Problem("binary", 1, n=400, d=40)
+    problem.F[:, :5] *= 100  # five eigenvalues far above the others, which damping of 5 outweighs
+    problem.weight *= 1e-2
+    expected = pytest.warns(RankWarning, match="lowrank keeps 8 of 41 .* and the next is") if warned else nullcontext()
+    with warnings.catch_warnings(), expected:
+        warnings.simplefilter("always" if warned else "error")
+        V = problem.gradients(problem.theta)[:7]
+        found = solved(problem, "lowrank", damping, V, rank=8)[1]
+    exact = solved(problem, "exact", damping, V)[1]
+    assert warned or float((found - exact).norm() / exact.norm()) < 0.1
 
 
 def test_conjugate_gradients_that_do_not_arrive_say_how_far_they_are():

@@ -28,14 +28,17 @@ def solver_for(curvature, solver="auto", **settings):
     """A solver by name, with its settings; "auto" picks by size, and logs which.
 
     exact up to D K = 6000; dual where there are fewer points than features and at most 6000 rows n K; else kronecker,
-    with a warning where it is an approximation, for several classes. Raises UserError for an unknown name.
+    with a warning where it is an approximation, for several classes. Where the intercept does not decay, which dual and
+    kronecker cannot do, exact up to D K = 6000 and else cg. Raises UserError for an unknown name.
     """
     if solver == "auto":
         size, rows = curvature.D * curvature.K, curvature.n * curvature.K
-        if rows < size and rows <= LARGEST_EXACT and rows * 2 < size:
+        if curvature.uniform and rows <= LARGEST_EXACT and rows * 2 < size:
             solver = "dual"
+        elif size <= LARGEST_EXACT:
+            solver = "exact"
         else:
-            solver = "exact" if size <= LARGEST_EXACT else "kronecker"
+            solver = "kronecker" if curvature.uniform else "cg"
         log.info("solver: %s, for a head of %d x %d and %d points", solver, curvature.D, curvature.C, curvature.n)
         if solver == "kronecker" and curvature.K > 1:
             warnings.warn(

@@ -34,9 +34,14 @@ class Curvature:
     @property
     def damping(self):
         """The ridge as one number. Raises UserError where the features have different ones."""
-        if (self.ridge != self.ridge[0]).any():
+        if not self.uniform:
             raise UserError("decay_intercept=False needs the solver exact or cg: take one of them")
         return float(self.ridge[0])
+
+    @property
+    def uniform(self):
+        """Whether all features have the same ridge."""
+        return bool((self.ridge == self.ridge[0]).all())
 
     def product(self, V: Tensor) -> Tensor:
         """(H + ridge) V for V (k,D,C), by two matrix products over the rows."""

@@ -10,6 +10,8 @@ from explainer.attribution.checks import number
 from explainer.attribution.solvers.base import Curvature, Solver
 from explainer.last_layer import RCOND, RankWarning
 
+SMALL = 0.1  # of the damping: an eigenvalue that the low rank may leave to it without a warning
+
 
 class ConjugateGradients(Solver):
     """Conjugate gradients on closed-form Hessian products, all right-hand sides at once.
@@ -102,8 +104,9 @@ class LiSSA(Solver):
 class LowRank(Solver):
     """The largest eigenpairs of H by randomized subspace iteration with Rayleigh-Ritz (Nystroem, Arnoldi).
 
-    rank: how many. The rest of the space is solved with the damping alone, or left out where damping is 0. Time
-    4 n D C rank (iterations + 1), and D C rank for each right-hand side; memory 8 D C rank bytes, thrice.
+    rank: how many. The rest of the space is solved with the damping alone, or left out where damping is 0, with a
+    RankWarning where its largest eigenvalue is more than a tenth of the damping. Time 4 n D C rank (iterations + 1),
+    and D C rank for each right-hand side; memory 8 D C rank bytes, thrice.
     """
 
     name, exact = "lowrank", False
@@ -124,15 +127,17 @@ class LowRank(Solver):
             B = torch.linalg.qr(B.reshape(wanted, size).T)[0].T.reshape(wanted, c.D, c.C)
         small = undamped.product(B).reshape(wanted, size) @ B.reshape(wanted, size).T
         s, U = torch.linalg.eigh((small + small.T) / 2)
+        left = float(s[-rank - 1]) if rank < wanted else 0.0
         s, U = s[-rank:], U[:, -rank:]
         keep = s > rcond * s[-1].clamp_min(1e-300)
         self.s, self.vectors = s[keep], U[:, keep].T @ B.reshape(wanted, size)
         self.rank = int(keep.sum())
-        if self.rank == rank and rank < c.D * c.K and s[0] > max(c.damping, 1e-3 * float(s[-1])):
+        if left > max(SMALL * c.damping, rcond * float(s[-1])):
             rest = "solved with the damping alone" if c.damping else "left out"
             warnings.warn(
-                f"lowrank keeps {rank} of {c.D * c.K} directions, with eigenvalues down to {float(s[0]):.1e} of "
-                f"{float(s[-1]):.1e}: the rest is {rest}; give a larger rank in solver_settings, or another solver",
+                f"lowrank keeps {rank} of {c.D * c.K} directions, with eigenvalues from {float(s[-1]):.1e} down to "
+                f"{float(s[0]):.1e}, and the next is {left:.1e}: the rest is {rest}; give a larger rank in "
+                "solver_settings, or another solver",
                 RankWarning,
                 stacklevel=2,
             )
