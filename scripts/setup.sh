@@ -2,12 +2,17 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
 
-if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+has_pip() { .venv/bin/python -m pip --version >/dev/null 2>&1; }
+
+if ! has_pip && ! { .venv/bin/python -m ensurepip && has_pip; } >/dev/null 2>&1; then
     if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
         echo "error: $PYTHON is missing or older than Python 3.10: install one, or set PYTHON to its name" >&2
         exit 2
     fi
-    rm -rf .venv
+    if [ -e .venv ]; then
+        echo "making .venv anew: the one there does not run" >&2
+        rm -rf .venv
+    fi
     "$PYTHON" -m venv .venv
 fi
 
