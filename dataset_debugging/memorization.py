@@ -1,21 +1,23 @@
 """How much each method finds depends on how far the flipped labels have been memorized.
 
-python dataset_debugging/memorization.py
+python dataset_debugging/memorization.py --experiment cnn
 
-The CNN experiment keeps the last layer after some epochs of the training on flipped labels. From each of them this
-calculates the share of the flips that each method identifies at 20 % checked, and the memorized share: the flipped
-points whose flipped label the network predicts. It also sets the share found at the end of each run beside how well
-the run fits the flips: the ratio of their mean loss to that of the other points, and the test accuracy. Writes
-dataset_debugging/results/cnn_memorization.csv and .md, and the figures cnn_memorization and cnn_fit below
-dataset_debugging/figs.
+The experiments of the networks keep the last layer after some epochs of the training on flipped labels. From each of
+them this calculates the share of the flips that each method identifies at 20 % checked, and the memorized share: the
+flipped points whose flipped label the network predicts. Of the CNN, which keeps its test points as well, it also sets
+the share found at the end of each run beside how well the run fits the flips: the ratio of their mean loss to that of
+the other points, and the test accuracy. Writes dataset_debugging/results/<experiment>_memorization.csv and .md, and
+the figures <experiment>_memorization and cnn_fit below dataset_debugging/figs.
 """
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from tqdm import tqdm
 
 from config import PROJECT_ROOT, ArgumentParser, UserError, run_command, script_relative, shown
@@ -27,12 +29,14 @@ from explainer.methods import METHODS
 from explainer.rps_l2 import ConvergenceWarning
 from explainer.weights import calculate
 from models.files import load_json, load_npy, markdown_table, save_text
-from models.moments import KEPT_EPOCHS, epoch_folder
+from models.moments import KEPT_EPOCHS, epoch_folder, kept_moment
 from models.outputs import SavedOutputs, outputs_path
 
 CHECKED = 0.2
 RUN_AGAIN = "run its experiment again, with --overwrite"
-NAME, FIT = "cnn_memorization", "cnn_fit"
+FIT = "cnn_fit"
+EPOCHS = {"cnn": 30, "rnn": 20}  # of the published trainings
+EXPERIMENTS = [name for name in FOLDERS if name[:3] in EPOCHS]
 COLUMNS = ["epoch", "memorized", "test_accuracy", "loss_ratio", *METHODS]
 FITS = {"loss_ratio": "loss of the flips / loss of the others", "test_accuracy": "test accuracy"}
 
@@ -40,7 +44,8 @@ FITS = {"loss_ratio": "loss of the flips / loss of the others", "test_accuracy":
 def of_run(run_dir):
     """One row per kept epoch: epoch, memorized, test_accuracy, loss_ratio and, by method's key, the share identified.
 
-    loss_ratio: the mean loss of the flipped points over that of the others.
+    loss_ratio: the mean loss of the flipped points over that of the others. test_accuracy: nan where no test points
+    were kept.
 
     Kept in the run's folder, since RPS-l2's fine-tuning takes seconds per epoch.
     """
@@ -53,20 +58,29 @@ def of_run(run_dir):
         if set(COLUMNS) <= set(known.columns):
             return known
     arguments = load_json(run_dir.json, FRESH).get("arguments")
-    wanted = {"flip_portion"}.union(*(method.settings for method in METHODS.values()))
+    wanted = {"flip_portion", "epochs"}.union(*(method.settings for method in METHODS.values()))
     if not isinstance(arguments, dict) or not wanted <= set(arguments):
         raise UserError(f"{shown(run_dir.json)} does not say {', '.join(sorted(wanted))}: {RUN_AGAIN}")
     flips = load_npy(run_dir.flips, REMAKE)
     flipped = flips[: int(len(flips) * arguments["flip_portion"])]
-    rows = []
-    for epoch in KEPT_EPOCHS:
-        source = outputs_path(epoch_folder(run_dir.path, epoch))
-        if source.exists():
-            rows.append({"epoch": epoch, **_of_epoch(SavedOutputs.load(source, FRESH), flipped, arguments)})
-    table = pd.DataFrame(rows)
-    if len(table):
-        save_text(path, table.to_csv(index=False, lineterminator="\n"))
+    kept = _kept(run_dir.path, arguments["epochs"])
+    table = pd.DataFrame([{"epoch": epoch, **_of_epoch(outputs, flipped, arguments)} for epoch, outputs in kept])
+    save_text(path, table.to_csv(index=False, lineterminator="\n"))
     return table
+
+
+def _kept(folder, epochs):
+    """(epoch, `SavedOutputs`) of what a training of so many epochs has kept, and of its end."""
+    end = SavedOutputs.load(outputs_path(folder), FRESH)
+    for epoch in (epoch for epoch in KEPT_EPOCHS if epoch < epochs):
+        whole = outputs_path(epoch_folder(folder, epoch))
+        if whole.exists():
+            yield epoch, SavedOutputs.load(whole, FRESH)
+        elif (moment := kept_moment(folder, epoch)) is not None:
+            logits = moment.features @ moment.weight[0] + (0 if moment.bias is None else moment.bias[0])
+            train = {"intermediate_train": moment.features, "labels_train": moment.labels, "pred_train": expit(logits)}
+            yield epoch, replace(end, **train, weight=moment.weight, bias=moment.bias, test_accuracy=np.nan)
+    yield epochs, end
 
 
 def _of_epoch(outputs, flipped, arguments):
@@ -101,18 +115,20 @@ def collect(folder):
     begun = [load_json(run_dir.json, FRESH).get("arguments") for run_dir in trained]
     if any(arguments != begun[0] for arguments in begun):
         raise UserError(f"the runs in {shown(folder)} were begun with different arguments: {RUN_AGAIN}")
-    tables = [of_run(run_dir).assign(run=int(run_dir.path.name)) for run_dir in tqdm(trained, "runs", disable=None)]
-    tables = [table for table in tables if len(table)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runs = tqdm(trained, "runs", disable=None)
+        tables = [of_run(run_dir).assign(run=int(run_dir.path.name)) for run_dir in runs]
+    if caught:
+        warnings.warn(f"{caught[0].message} (the first of {len(caught)})", stacklevel=2)
     if not tables:
-        raise UserError(
-            f"no trained runs in {shown(folder)}: run experiment_dataset_debugging_cnn.py --until train first"
-        )
+        raise UserError(f"no trained runs in {shown(folder)}: run its experiment first, with --until train or further")
     return pd.concat(tables, ignore_index=True)[["run", *COLUMNS]]
 
 
-def published_shares():
+def published_shares(experiment="cnn"):
     """The published shares of flips identified at 20 % checked, by method's label."""
-    curves = published("cnn")
+    curves = published(experiment)
     chosen = (curves["quantity"] == IDENTIFIED) & np.isclose(curves["fraction_checked"], CHECKED)
     return curves[chosen].set_index("method")["mean"]
 
@@ -124,10 +140,10 @@ def published_accuracy():
     return float(curve[curve["fraction_checked"] == curve["fraction_checked"].min()]["mean"].mean())
 
 
-def draw(table, title, curves=None):
+def draw(table, title, curves=None, experiment="cnn"):
     """Shares identified at 20 % checked, and the memorized share, against the epoch: mean and sd over the runs.
 
-    curves: the published shares by method's label, where there are any.
+    curves: the published shares of `experiment` by method's label, where there are any.
     """
     figure, axis = plt.subplots(figsize=(7.6, 4.6))
     epochs = sorted(table["epoch"].unique())
@@ -154,7 +170,8 @@ def draw(table, title, curves=None):
     runs = table["run"].nunique()
     caption = f"mean ± sd over {runs} runs" if runs > 1 else "one run"
     if curves is not None:
-        caption += "; dashed: the published shares, after 30 epochs"
+        caption += f"; dashed: the published shares, after {EPOCHS[experiment[:3]]} epochs"
+        caption += " of the paper's scale" if experiment.endswith("_small") else ""
     figure.text(0.5, 0.012, caption, ha="center", fontsize=8, color="#444444")
     figure.tight_layout(rect=(0, 0.03, 1, 0.92))
     return figure
@@ -211,52 +228,68 @@ def fit_lines(table, curves, accuracy):
     )
 
 
-def markdown(table):
-    """The means (and sds) as a section of REPRODUCTION.md."""
+def markdown(table, options=""):
+    """The means (and sds) as a section of REPRODUCTION.md. options: of the command that writes it."""
     columns = {"memorized": "flips memorized", "test_accuracy": "test accuracy"}
     columns |= {key: f"{LABELS[key]} finds" for key in METHODS}
     groups, n = table.groupby("epoch"), table["run"].nunique()
     lines = []
     for epoch, mean in groups[list(columns)].mean().iterrows():
         sd = groups[list(columns)].std(ddof=1).loc[epoch]
-        lines.append([str(epoch), *(f"{mean[c]:.3f}" + (f" ({sd[c]:.3f})" if n > 1 else "") for c in columns)])
+        lines.append([str(epoch), *(_shown(mean[c], sd[c] if n > 1 else None) for c in columns)])
+    over = f"mean (sd) over {n} runs" if n > 1 else "one run"
     body = markdown_table(["epoch", *columns.values()], lines)
     return (
-        "### What the curves depend on\n\nWritten by `python dataset_debugging/memorization.py`; mean (sd) over "
-        f'{n} runs after each epoch of the training on flipped labels. "Memorized" is the share of the flipped points '
-        f'whose flipped label the network predicts, "finds" the share of the flips that is identified when '
+        f"### What the curves depend on\n\nWritten by `python dataset_debugging/memorization.py{options}`; {over} "
+        'after each epoch of the training on flipped labels. "Memorized" is the share of the flipped points whose '
+        'flipped label the network predicts, "finds" the share of the flips that is identified when '
         f"{CHECKED:.0%} are checked.\n\n{body}\n"
     )
 
 
+def _shown(mean, sd):
+    if np.isnan(mean):
+        return "–"
+    return f"{mean:.3f}" + ("" if sd is None else f" ({sd:.3f})")
+
+
 def main():
     parser = ArgumentParser(description="Share of the flips found, and memorized, by epoch of the training.")
-    parser.add_argument(
-        "--path", help="folder of the runs, relative to this script (default: the published experiment's)"
-    )
+    parser.add_argument("--experiment", choices=EXPERIMENTS, default="cnn", help="whose runs, in their usual folder")
+    parser.add_argument("--path", help="folder of other runs, relative to this script; the results go there")
     options = parser.parse_args()
     if options.path:
-        folder = target = figs = script_relative(options.path, __file__)
-        curves = accuracy = None
+        folder = script_relative(options.path, __file__)
+        table = collect(folder)
+        _write(folder, folder, "memorization", table, markdown(table, f" --path {options.path}"))
+        figures.save(draw_fit(table), "fit", folder)
     else:
-        folder, target, figs = PROJECT_ROOT / FOLDERS["cnn"], PROJECT_ROOT / RESULTS, figures.FIGS
-        for name in ("cnn", "cnn_fixed_random_split"):
-            for path in (PROJECT_ROOT / FOLDERS[name]).glob("*/run.json"):
-                check_data(name, load_json(path, FRESH).get("arguments") or {}, path.parents[1])
-        curves, accuracy = published_shares(), published_accuracy()
-    table = collect(folder)
-    save_text(target / f"{NAME}.csv", table.to_csv(index=False, lineterminator="\n"))
-    every, fixed = table, PROJECT_ROOT / FOLDERS["cnn_fixed_random_split"]
-    if curves is not None and any(fixed.glob("*/run.json")):
-        every = pd.concat([table, collect(fixed)], ignore_index=True)
-        save_text(target / f"{FIT}.csv", every[["run", *COLUMNS]].to_csv(index=False, lineterminator="\n"))
-    save_text(
-        target / f"{NAME}.md", markdown(table) + (fit_lines(every, curves, accuracy) if curves is not None else "")
-    )
-    figures.save(draw_fit(every, curves, accuracy), FIT, figs)
-    figure = draw(table, "How much is found depends on how far the flips are memorized", curves)
+        _of_experiment(options.experiment)
+
+
+def _of_experiment(name):
+    for each in {name, "cnn_fixed_random_split"} if name == "cnn" else {name}:
+        for path in (PROJECT_ROOT / FOLDERS[each]).glob("*/run.json"):
+            check_data(each, load_json(path, FRESH).get("arguments") or {}, path.parents[1])
+    table, curves = collect(PROJECT_ROOT / FOLDERS[name]), published_shares(name)
+    text = markdown(table, "" if name == "cnn" else f" --experiment {name}")
+    if name == "cnn":
+        every, accuracy, fixed = table, published_accuracy(), PROJECT_ROOT / FOLDERS["cnn_fixed_random_split"]
+        if any(fixed.glob("*/run.json")):
+            every = pd.concat([table, collect(fixed)], ignore_index=True)
+            csv = every[["run", *COLUMNS]].to_csv(index=False, lineterminator="\n")
+            save_text(PROJECT_ROOT / RESULTS / f"{FIT}.csv", csv)
+        text += fit_lines(every, curves, accuracy)
+        figures.save(draw_fit(every, curves, accuracy), FIT, figures.FIGS)
+    _write(PROJECT_ROOT / RESULTS, figures.FIGS, f"{name}_memorization", table, text, curves, name)
+
+
+def _write(folder, figs, name, table, text, *published):
+    save_text(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    save_text(folder / f"{name}.md", text)
+    figure = draw(table, "How much is found depends on how far the flips are memorized", *published)
     print(table.drop(columns="run").groupby("epoch").mean().round(3).to_string())
-    print(f"figure: {shown(figures.save(figure, NAME, figs))}")
+    print(f"figure: {shown(figures.save(figure, name, figs))}")
 
 
 if __name__ == "__main__":

@@ -68,18 +68,22 @@ def keeper(folder, epochs, points):
     return keep
 
 
+def kept_moment(folder, epoch):
+    """The `Moment` of a training that was kept after an epoch, or None. Raises UserError for a damaged file."""
+    whole, training = outputs_path(epoch_folder(folder, epoch)), _moment_path(folder, epoch)
+    if whole.exists():
+        return Moment.of(SavedOutputs.load(whole, REMAKE), epoch)
+    if training.exists():
+        return Moment(**load_npz(training, _ARRAYS, REMAKE, optional=["bias"]), time=epoch)
+    return None
+
+
 def load_moments(folder, last):
     """The kept moments of a training in order, those before the end and the end itself, as `Moment`s.
 
     last: its `SavedOutputs`. Raises UserError for a damaged file.
     """
-    moments = []
-    for epoch in (BEFORE, *KEPT_EPOCHS):
-        whole, training = outputs_path(epoch_folder(folder, epoch)), _moment_path(folder, epoch)
-        if whole.exists():
-            moments.append(Moment.of(SavedOutputs.load(whole, REMAKE), epoch))
-        elif training.exists():
-            moments.append(Moment(**load_npz(training, _ARRAYS, REMAKE, optional=["bias"]), time=epoch))
+    moments = [moment for epoch in (BEFORE, *KEPT_EPOCHS) if (moment := kept_moment(folder, epoch)) is not None]
     end = Moment.of(last, float("inf"))
     kept = moments and np.array_equal(moments[-1].features, end.features)  # as the last of the epochs
     return moments if kept else [*moments, end]

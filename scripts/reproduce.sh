@@ -100,6 +100,7 @@ if [ "$full" ]; then
     done
     $python dataset_debugging/experiment_dataset_debugging_rnn.py --num_of_run 5 --flip_portion 0.2 \
         --path ../models/RNN/saved_models/experiment_dataset_debugging --lr 1e-5 --until orders
+    $python dataset_debugging/memorization.py --experiment rnn
 fi
 
 step "notebooks"

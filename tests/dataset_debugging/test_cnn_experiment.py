@@ -158,8 +158,8 @@ def test_another_scale_is_refused(uninterrupted, refused):
 
 def test_memorization_is_of_the_kept_epochs(uninterrupted, command):
     status, printed, _ = command(memorization.main, "--path", uninterrupted)
-    assert status == 0 and "cnn_memorization.png" in printed
-    table = pd.read_csv(uninterrupted / "cnn_memorization.csv")
+    assert status == 0 and "memorization.png" in printed
+    table = pd.read_csv(uninterrupted / "memorization.csv")
     assert table["epoch"].tolist() == [1, 2, 3]
     flipped = np.load(uninterrupted / "0" / "orders" / "random_flipping_order.npy")[:8]
     outputs = SavedOutputs.load(uninterrupted / "0" / "epochs" / "2" / "model" / "saved_outputs.npz", "")

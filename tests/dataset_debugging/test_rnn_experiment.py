@@ -3,14 +3,16 @@
 import json
 
 import numpy as np
+import pandas as pd
 import torch
 
-from dataset_debugging import experiment, results
+from dataset_debugging import experiment, figures, memorization, results
 from dataset_debugging import experiment_dataset_debugging_rnn as rnn
 from dataset_debugging.accuracies import refit_seed
-from dataset_debugging.calculate_orders import order_by_suspicion
+from dataset_debugging.calculate_orders import fraction_identified, order_by_suspicion
 from dataset_debugging.networks import flipped_labels
 from explainer.label_errors import DETECTORS, proposed, scored
+from explainer.rps_lje import rps_lje
 from models.moments import load_moments
 from models.outputs import SavedOutputs
 from models.RNN import utils_imdb
@@ -43,6 +45,33 @@ def test_scores_of_label_errors_order_by_the_kept_moments(command, tmp_path, mon
         np.testing.assert_array_equal(order, order_by_suspicion(scored(key, moments)))
     changed = np.load(run / "orders" / "order_repair.npz")["changed"]
     np.testing.assert_array_equal(changed, proposed(moments)[1] != outputs.labels_train)
+
+
+def test_memorization_is_of_the_kept_moments_and_the_end(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils_imdb, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(memorization, "PROJECT_ROOT", tmp_path)
+    runs = tmp_path / results.FOLDERS["rnn_small"]
+    status, _, errors = command(main, *SMALL, "--methods", "ours", "--until", "orders", "--path", runs)
+    assert status == 0, errors
+    monkeypatch.setattr(figures, "FIGS", tmp_path / "figs")
+    status, _, errors = command(memorization.main, "--experiment", "rnn_small")
+    assert status == 2 and "are of snippets, those of rnn_small of imdb" in errors
+    monkeypatch.setitem(results.DATA, "rnn", ("reviews", "snippets"))
+    status, printed, errors = command(memorization.main, "--experiment", "rnn_small")
+    assert status == 0 and "rnn_small_memorization.png" in printed, errors
+    table = pd.read_csv(tmp_path / results.RESULTS / "rnn_small_memorization.csv").set_index("epoch")
+    assert table.index.tolist() == [1, 2] and np.isnan(table.loc[1, "test_accuracy"])
+    flipped = np.load(runs / "0" / "orders" / "random_flipping_order.npy")[:8]
+    end = SavedOutputs.load(runs / "0" / "model" / "saved_outputs.npz", "")
+    moment = load_moments(runs / "0", end)[1]
+    says_one = moment.features[flipped] @ moment.weight[0] > 0
+    assert table.loc[1, "memorized"] == np.mean(says_one == (end.labels_train[flipped] == 1))
+    found = rps_lje(*map(torch.from_numpy, (moment.features, moment.labels, moment.weight[0])), lr=1e-5)
+    order = order_by_suspicion(np.abs(found.self_influence.numpy()))
+    assert table.loc[1, "ours"] == fraction_identified(order, flipped)[3]
+    assert table.loc[2, "ours"] == np.load(runs / "0" / "orders" / "order_ours.npz")["fraction_fixed"][3]
+    text = (tmp_path / results.RESULTS / "rnn_small_memorization.md").read_text()
+    assert "memorization.py --experiment rnn_small`; one run after each" in text and "| 1 |" in text and "| – |" in text
 
 
 def test_a_run_says_which_vectors_its_words_begin_with(tmp_path, monkeypatch):
