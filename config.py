@@ -38,6 +38,11 @@ def base_folder(model):
     return PROJECT_ROOT / "models" / model / "saved_models" / "base"
 
 
+def run_name(model, folder):
+    """A name for what is made of a run: the model's, with that of its folder where this is not the base run."""
+    return model if Path(folder) == base_folder(model) else f"{model}_{Path(folder).name}"
+
+
 def script_relative(path, script):
     """`path` as the published commands mean it: relative to the folder of `script` (its `__file__`)."""
     if not str(path):
@@ -140,8 +145,15 @@ def boolean(text):
 def run_command(main):
     """Run a command line: a user's mistake or an unusable file ends in one line and status 2; a warning is one line."""
     warnings.showwarning = lambda message, *_, **__: print(f"\rwarning: {message}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # for terminals that are no UTF-8
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # of a reader, such as head, that has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -129,7 +129,8 @@ def _run_all(experiment, options, script):
     warned = [messages for run_dir in run_dirs for messages in run_dir.warnings().values() if messages]
     if warned:
         warnings.warn(f"{warned[0][0]} (the first of {len(warned)}, in each run.json)", stacklevel=1)
-    print(f"{experiment.model}: {len(run_dirs)} runs done until {options.until}, in {shown(path)}")
+    runs = f"{len(run_dirs)} run" + "s" * (len(run_dirs) > 1)
+    print(f"{experiment.model}: {runs} done until {options.until}, in {shown(path)}")
     if STAGES.index(options.until) >= STAGES.index("orders"):
         from dataset_debugging import figures  # here, because matplotlib is slow to import
 

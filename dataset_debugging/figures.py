@@ -45,8 +45,9 @@ def draw(results, title):
         _panel(axis, quantity, ours[ours["quantity"] == quantity], theirs[theirs["quantity"] == quantity])
     present = [label for label in STYLES if (ours["method"] == label).any()]
     keys = [Line2D([], [], color=STYLES[m][0], marker=STYLES[m][1], markersize=5, label=m) for m in present]
-    keys.append(Line2D([], [], color="black", label="ours, mean ± sd over runs"))
-    if len(theirs):
+    runs = results.table["run"].nunique()
+    keys.append(Line2D([], [], color="black", label="ours, mean ± sd over runs" if runs > 1 else "ours, one run"))
+    if theirs["quantity"].isin(quantities).any():
         keys.append(Line2D([], [], color="black", linestyle="--", alpha=0.5, label="published"))
     columns = 3 if alone else len(keys) if len(keys) < 8 else 5
     top = (0.88 if alone else 0.93) - 0.04 * (0 if alone else (len(keys) - 1) // columns)

@@ -26,6 +26,7 @@ from config import (
     at_least_one,
     expanded,
     run_command,
+    run_name,
     script_relative,
     shown,
     whole,
@@ -110,6 +111,7 @@ class Model(Source):
         self.features, self.moments = last.features, [moment.features for moment in before]
         self.probabilities = own_probabilities([*before, last])
         self.name, self._item = f"the {options.model} in {shown(folder)}", None
+        self.slug = run_name(options.model, folder)
         names = "0", "1"
         if options.model == "CNN":
             from models.CNN.utils_cifar import images_behind, load_network
@@ -189,7 +191,7 @@ def main():
         "neighbours": min(options.neighbours, len(source.labels) - 1),
     }
     table = find_label_errors(source.features, source.labels, source.moments, **more)
-    slug = Path(options.csv or options.features or options.model).stem
+    slug = source.slug if options.model else Path(options.csv or options.features).stem
     usual = script_relative(f"label_errors/{slug}", __file__)
     folder = usual if options.output is None else expanded(options.output).resolve()
     numbers = np.arange(len(table)) if source.numbers is None else source.numbers

@@ -27,6 +27,7 @@ from config import (
     number,
     positive,
     run_command,
+    run_name,
     script_relative,
     shown,
     whole,
@@ -92,7 +93,7 @@ def gather(explained, given, name, lr, k):
 
 def opened(options):
     """The trained model that the options name."""
-    folder = script_relative(options.saved_path, __file__) if options.saved_path else base(options.model)
+    folder = base(options.model) if options.saved_path is None else script_relative(options.saved_path, __file__)
     if options.model == "RNN":
         return Texts(folder, options.data_dir)
     if options.text is not None:
@@ -114,7 +115,7 @@ def main():
     add("--lr", type=positive, default=0.01, help="the step of RPS-LJE's weights")
     most = number(int, lambda k: 1 <= k <= MOST, f"a whole number from 1 to {MOST}")
     add("--k", type=most, default=3, help="training points by each method")
-    add("--out", help="where to write, without an ending, relative to this script (default: explanations/MODEL_…)")
+    add("--out", help="where to write, without an ending, relative to this script (default: explanations/MODEL_RUN_…)")
     options = parser.parse_args()
     explained = opened(options)
     if options.text is None:
@@ -126,7 +127,7 @@ def main():
         more = f" with --lr {options.lr:g}" if key == "ours" else ""
         print(f"left out: {METHODS[key].label}, there are no weights of it{more}", file=sys.stderr)
     slug = f"test_{options.test_point}" if options.text is None else slug_of(options.text)
-    out = PROJECT_ROOT / "explainer" / "explanations" / f"{options.model}_{slug}"
+    out = PROJECT_ROOT / "explainer" / "explanations" / f"{run_name(options.model, explained.folder)}_{slug}"
     out = script_relative(options.out, __file__) if options.out else out
     out = out.with_suffix("") if out.suffix in (".html", ".json") else out
     pages = {suffix: Path(f"{out}{suffix}") for suffix in (".html", ".json")}

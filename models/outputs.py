@@ -4,6 +4,7 @@ Letters: n training points, m test points, d features of the last hidden layer.
 """
 
 import hashlib
+import tempfile
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -158,6 +159,19 @@ def outputs_path(folder):
 def models_there(folder):
     """The names of the models whose network or trees a run folder holds."""
     return [name for name, file in MODEL_FILES.items() if (Path(folder) / "model" / file).exists()]
+
+
+def open_run(folder):
+    """Before a training: say that it replaces the model of a run folder, if there is one.
+
+    Raises OSError where nothing can be written there, which is better known before.
+    """
+    model = outputs_path(folder).parent
+    model.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=model):
+        pass
+    if outputs_path(folder).exists():
+        print(f"{shown(folder)} has a model: this training replaces it at its end; calculate its weights again then")
 
 
 def load_outputs(folder, model):

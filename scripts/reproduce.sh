@@ -4,13 +4,14 @@
 #   bash scripts/reproduce.sh          in minutes
 #   bash scripts/reproduce.sh --full   the paper's scale on the paper's data
 #
-# Whatever is there already is not done again; a run that was stopped goes on.
+# Whatever is trained already is not trained again; a run that was stopped goes on.
 set -euo pipefail
 
 full=
 for argument in "$@"; do
     case $argument in
     --full) full=1 ;;
+    --help | -h) sed -n '2,7s/^# \{0,1\}//p' "$0" && exit ;;
     *) echo "error: unknown argument $argument: give --full or nothing" >&2 && exit 2 ;;
     esac
 done
@@ -123,7 +124,8 @@ for notebook in $notebooks; do
         echo "left as committed: $notebook, which needs the training that its first lines name"
         continue
     fi
-    .venv/bin/jupyter nbconvert --to notebook --execute --inplace --log-level ERROR \
+    [ "$root" = . ] && where=(--inplace) || where=(--output-dir "$root/$(dirname "$notebook")")
+    .venv/bin/jupyter nbconvert --to notebook --execute "${where[@]}" --log-level ERROR \
         --ExecutePreprocessor.record_timing=False "$notebook" 2>&1 | { grep -v 'Kernel is running over TCP' || true; }
     echo "executed: $notebook"
 done

@@ -31,6 +31,23 @@ def test_paths_are_relative_to_the_script():
     assert shown(expected) == os.path.join("models", "CNN", "x")
 
 
+def test_runs_are_named_by_their_model_and_folder():
+    base = config.base_folder("RNN")
+    assert config.run_name("RNN", base) == "RNN" and config.run_name("RNN", base.with_name("a.b")) == "RNN_a.b"
+
+
+def test_readers_that_stop_and_terminals_that_are_no_utf8_end_no_command_with_a_traceback():
+    code = "import config, sys; config.run_command(lambda: [print('γ … é') for _ in range(int(sys.argv[1]))])"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    more = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    done = subprocess.run([sys.executable, "-c", code, "1"], **more)
+    assert done.returncode == 0 and done.stdout == b"\\u03b3 \\u2026 \xe9\n" and not done.stderr
+    with subprocess.Popen([sys.executable, "-c", code, "1000000"], **more) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1
+
+
 def test_root_and_data_folder_can_be_moved(tmp_path):
     code = "import config; print(config.PROJECT_ROOT); print(config.DATA_ROOT)"
     environment = {**os.environ, "RPS_LJE_ROOT": str(tmp_path), "RPS_LJE_DATA": str(tmp_path / "d")}

@@ -14,7 +14,7 @@ from config import ArgumentParser, at_least_one, device, positive, run_command, 
 from models.CNN.data.prepare import DEFAULT_CLASSES, add_data_options
 from models.CNN.utils_cifar import ImageBatches, Start, add_training_options, as_channels_last, load
 from models.moments import add_moments_option, begin_moments, keeper
-from models.outputs import SavedOutputs, outputs_path
+from models.outputs import SavedOutputs, open_run, outputs_path
 from models.training import Schedule, binary_loss, enough_memory, fit, keep_freed_memory, save_network
 
 
@@ -94,9 +94,11 @@ def main():
     options = parser.parse_args()
     chosen = device(options.device)
     data = load(options.dataset, options.data_dir, options.classes, chosen, options.num_of_samples)
-    folder = script_relative(options.saved_path or _usual(options, data.classes), __file__)
+    usual = _usual(options, data.classes)
+    folder = script_relative(usual if options.saved_path is None else options.saved_path, __file__)
     start, began = Start(options.weights), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, bfloat16=options.bfloat16)
+    open_run(folder)
     begin_moments(folder, options.keep_moments)
     keep = (
         keeper(folder, options.epochs, lambda network: training_points(network, data)) if options.keep_moments else None

@@ -77,7 +77,9 @@ def images_behind(outputs, network, dataset="cifar", data_dir=None, classes=None
     images, n, m = read(dataset, data_dir, classes), len(outputs.labels_train), len(outputs.labels_test)
     if len(images.x_test) != m or len(images.x_train) < n:
         there = f"{len(images.x_train)} training and {len(images.x_test)} test images"
-        raise UserError(f"there are {there}, and the outputs are of {n} and {m}: give the model's --dataset")
+        raise UserError(
+            f"there are {there}, and the outputs are of {n} and {m}: give --saved_path and --dataset of one model"
+        )
     images = images if len(images.x_train) == n else _fewer(images, n)
     parts = (images.x_train, outputs.intermediate_train), (images.x_test, outputs.intermediate_test)
     for x, known in parts:

@@ -10,11 +10,11 @@ import textwrap
 
 import numpy as np
 
-from config import ArgumentParser, at_least_one, positive, run_command, script_relative
+from config import ArgumentParser, UserError, at_least_one, positive, run_command, script_relative
 from explainer.methods import METHODS
 from explainer.weights import COMMANDS, load_weights, weights_path
 from models.RNN.saved import SavedModel
-from models.RNN.texts import CLASSES
+from models.RNN.texts import CLASSES, tokens
 
 SHOWN = 160  # characters of a review
 
@@ -32,12 +32,18 @@ def main():
     f, (logit,) = model.features([options.text])
     label = int(logit > 0)
     print(f"{CLASSES[label]}, P(positive) = {logit.sigmoid():.3f}")
+    if not any(model.numbers(tokens(options.text))):
+        print("note: the model knows none of these words", file=sys.stderr)
     for method in METHODS:
         if not weights_path(folder, method, options.lr).exists():
             command = COMMANDS[method].format(model="RNN", folder=folder, lr=options.lr)
             print(f"left out: {METHODS[method].label}, there are no weights of it: run {command}", file=sys.stderr)
             continue
-        arrays = load_weights(folder, method, model.outputs, options.lr)
+        try:
+            arrays = load_weights(folder, method, model.outputs, options.lr)
+        except UserError as error:  # damaged, or of another training
+            print(f"left out: {METHODS[method].label}, {error}", file=sys.stderr)
+            continue
         print(f"\n{METHODS[method].label}: the training reviews that speak most for it")
         importance = METHODS[method].importance_of(arrays, model.outputs, f.numpy(), np.array([label]))
         for i in model.best(importance, options.k)[:, 0]:

@@ -90,10 +90,12 @@ class SavedModel:
     def features(self, texts):
         """The last hidden layer f (k,2h) of k texts and their logits (k,), read as in training: tensors.
 
-        Raises UserError for a text without a word.
+        Raises UserError for a text without a word, or of bytes that are no UTF-8.
         """
         reviews = []
         for text in texts:
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise UserError(f"got the text {text!r}, which is no UTF-8: give it in UTF-8")
             reviews.append(self.numbers(tokens(text))[: self.max_length])
             if not reviews[-1]:
                 raise UserError(f"got the text {text!r}, which has no word: give a sentence")

@@ -14,7 +14,7 @@ LABELS = ("neg", "pos")  # 0 and 1
 CLASSES = "negative", "positive"  # the same, as they are shown
 SPLIT_SEED = 1234  # the published one
 SNIPPETS_TEST = 0.3  # of the snippets
-WITHOUT = "--dataset snippets runs without any"
+WITHOUT = "to train without any: --dataset snippets"
 
 
 class Texts(ABC):

@@ -31,7 +31,7 @@ from config import (
 from explainer.label_errors import Moment
 from models.files import save_json, save_text
 from models.moments import BEFORE, add_moments_option, begin_moments, keep_moment, keeper
-from models.outputs import SavedOutputs, outputs_path
+from models.outputs import SavedOutputs, open_run, outputs_path
 from models.RNN import utils_imdb
 from models.RNN.batches import Reviews
 from models.RNN.RNN import SentimentLSTM
@@ -224,9 +224,11 @@ def main():
     options = parser.parse_args()
     cut = options.max_length and f"{options.max_length}words"
     usual = usual_run(options.dataset.removeprefix("imdb"), options.num_of_samples, cut)
-    folder, chosen = script_relative(options.saved_path or usual, __file__), device(options.device)
+    folder = script_relative(usual if options.saved_path is None else options.saved_path, __file__)
+    chosen = device(options.device)
     data, began = read(options, chosen), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, "fused adam", options.bfloat16)
+    open_run(folder)
     begin_moments(folder, options.keep_moments)
     settings = folder, data, schedule, options.hidden_dim, options.seed
     keep = moments_keeper(*settings) if options.keep_moments else None
@@ -237,7 +239,7 @@ def main():
     print(f"{len(data.corpus.words):,} words{vectors}; {torch.get_num_threads()} threads, {chosen}")
     print(f"training accuracy {outputs.train_accuracy:.4f}, test accuracy {outputs.test_accuracy:.4f}")
     print(f"time: {seconds:.1f} s")
-    print(f"written: saved_outputs.npz, lstm.pt and vocabulary.txt in {shown(folder / 'model')}")
+    print(f"written: saved_outputs.npz, lstm.pt, vocabulary.txt and reviews.json in {shown(folder / 'model')}")
 
 
 if __name__ == "__main__":

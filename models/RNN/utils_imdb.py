@@ -7,6 +7,7 @@ that this repository carries. Labels: 0 negative, 1 positive.
 
 import hashlib
 import json
+import re
 import shutil
 import warnings
 import zipfile
@@ -227,19 +228,21 @@ def _tokenized(source, skip):
 def vectors(words, file=None, data_dir=None):
     """The vectors (k,100) of a vocabulary of k words, float32, and for how many of them the file has one.
 
-    file: in GloVe's text format, `word v1 ... v100`; None: GloVe 6B below `data_dir`, downloaded where it can be.
+    file: in GloVe's text format, `word v1 ... v100`, or with word2vec's first line, `k 100`; None: GloVe 6B below
+    `data_dir`, downloaded where it can be.
     Words without one are drawn from a normal distribution, always the same; <unk> and <pad> are 0, as published.
     """
     path = expanded(file) if file else _glove(expanded(data_dir or DATA_ROOT))
     rows = {word: i for i, word in enumerate(words)}
     found = np.random.RandomState(seed("vectors", 0)).normal(size=(len(words), WIDTH)).astype(np.float32)
-    count = 0
+    count, checked = 0, False
     try:
         with open(path, encoding="utf-8") as lines:
             for at, line in enumerate(lines, 1):
                 word, _, rest = line.rstrip("\n").partition(" ")
-                if at > 1 and word not in rows:
+                if checked and word not in rows or at == 1 and re.fullmatch(r"\d+ \d+ ?", line.rstrip("\n")):
                     continue
+                checked = True
                 values = np.array(rest.split(), dtype=np.float32)
                 if len(values) != WIDTH:
                     got = f"line {at} has {len(values)} numbers after its word, expected {WIDTH}"

@@ -54,7 +54,7 @@ def interruptible():
 def uninterrupted(tmp_path_factory):
     path = tmp_path_factory.mktemp("uninterrupted")
     printed = start(path).communicate(timeout=300)[0]
-    assert "1 runs done until accuracies" in printed, printed
+    assert "1 run done until accuracies" in printed, printed
     return path
 
 
@@ -141,7 +141,7 @@ def test_killed_in_the_middle_of_a_training_and_of_the_refits_it_comes_to_the_sa
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     process = start(tmp_path)
-    assert "1 runs done" in process.communicate(timeout=300)[0]
+    assert "1 run done" in process.communicate(timeout=300)[0]
     for path in sorted(uninterrupted.joinpath("0").rglob("*.np[yz]")):
         mine = run / path.relative_to(uninterrupted / "0")
         assert mine.read_bytes() == path.read_bytes(), mine.name

@@ -42,7 +42,7 @@ def start(path, *more):
 def uninterrupted(tmp_path_factory):
     path = tmp_path_factory.mktemp("uninterrupted")
     process = start(path)
-    assert "1 runs done until accuracies" in process.communicate(timeout=200)[0]
+    assert "1 run done until accuracies" in process.communicate(timeout=200)[0]
     return path
 
 
@@ -122,7 +122,7 @@ def test_killed_three_times_it_comes_to_the_same_arrays(uninterrupted, tmp_path)
         process.wait()
         assert not (tmp_path / "0" / "DONE").exists()
     process = start(tmp_path)
-    assert "1 runs done" in process.communicate(timeout=200)[0]
+    assert "1 run done" in process.communicate(timeout=200)[0]
     resumed, whole = arrays(tmp_path / "0"), arrays(uninterrupted / "0")
     assert resumed.keys() == whole.keys()
     for name in whole:

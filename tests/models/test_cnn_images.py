@@ -44,9 +44,7 @@ def test_images_behind_outputs_are_those_that_the_network_was_trained_on(class_f
         images = images_behind(outputs, network, "cifar", class_folders)
         assert torch.equal(normalized(torch.from_numpy(images.x_train)), data.x_train)
         np.testing.assert_array_equal(images.y_train, data.y_train)
-    with pytest.raises(
-        UserError, match="8 training and 4 test images, and the outputs are of 9 and 4: give the model's"
-    ):
+    with pytest.raises(UserError, match="8 training and 4 test images, and the outputs are of 9 and 4: give --saved"):
         images_behind(SimpleNamespace(labels_train=range(9), labels_test=range(4)), network, "cifar", class_folders)
     with pytest.raises(UserError, match="are not those behind the outputs, or the network is another"):
         images_behind(outputs, network, "cifar", class_folders, ("horse", "automobile"))

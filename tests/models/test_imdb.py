@@ -127,6 +127,10 @@ def test_vectors_of_known_words_are_the_files_and_others_are_drawn(tmp_path):
     np.testing.assert_array_equal(found[[2, 4]], np.array([rows["bad"], rows["film"]], np.float32))
     assert (found[:2] == 0).all() and 0.5 < found[3].std() < 1.5
     np.testing.assert_array_equal(found, vectors(["<unk>", "<pad>", "bad", "strange", "film"], path)[0])
+    path.write_text("3 100\n" + path.read_text())  # as word2vec writes it
+    again, count = vectors(["<unk>", "<pad>", "bad", "strange", "film"], path)
+    np.testing.assert_array_equal(found, again)
+    assert count == 2
 
 
 def test_gloves_archive_is_unpacked_once_and_refused_where_it_is_damaged(tmp_path):
@@ -189,6 +193,7 @@ def test_a_home_that_does_not_exist_is_named():
     ("content", "said"),
     [
         ("film 1 2 3\n", "line 1 has 3 numbers after its word, expected 100"),
+        ("1 3\nother 1 2 3\n", "line 2 has 3 numbers after its word, expected 100"),
         ("film " + "x " * 100, "is no text file of vectors"),
         (None, "cannot read the vectors"),
         ("\n", "line 1 has 0 numbers after its word"),

@@ -1,5 +1,6 @@
 """Predicting a text, on a tiny LSTM of the carried snippets."""
 
+import json
 import os
 
 import numpy as np
@@ -48,7 +49,27 @@ def test_a_method_without_weights_is_named_with_the_command_that_makes_them(comm
     assert printed.count("  snippet ") == 2 * SavedModel(lstm_run).right.sum()
 
 
+def test_weights_of_another_training_or_damaged_are_left_out_and_the_others_shown(command, lstm_run):
+    folder = lstm_run / "calculated_weights"
+    (folder / "influence_weight_matrix.npz").write_bytes(b"no")
+    with np.load(folder / "representer_weight_matrix.npz") as known:
+        arrays = dict(known)
+    arrays["settings"] = np.array(json.dumps({**json.loads(str(arrays["settings"])), "outputs": "others"}))
+    np.savez(folder / "representer_weight_matrix.npz", **arrays)
+    status, printed, errors = command(predict.main, "good", "--saved_path", lstm_run)
+    assert status == 0 and "RPS-LJE: the training reviews" in printed and printed.count(": the training") == 1
+    assert "left out: Influence function, " in errors and "is damaged" in errors
+    assert "left out: RPS-l2, " in errors and "was made from other saved outputs" in errors
+
+
+def test_a_text_of_unknown_words_is_said_to_be(command, lstm_run):
+    for text, said in (("zzxqy qqqwwx", True), ("zzxqy good", False)):
+        status, printed, errors = command(predict.main, text, "--saved_path", lstm_run)
+        assert status == 0 and ("the model knows none of these words" in errors) == said
+
+
 def test_bad_input(refused, lstm_run):
+    assert "which is no UTF-8: give it in UTF-8" in refused(predict.main, "caf\udce9", "--saved_path", lstm_run)
     assert "got the text ' ', which has no word: give a sentence" in refused(
         predict.main, " ", "--saved_path", lstm_run
     )

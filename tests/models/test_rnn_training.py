@@ -176,3 +176,13 @@ def test_other_reviews_do_not_replace_the_base_model(command, tmp_path, monkeypa
         assert command(train.main, *SMALL, "--epochs", 1, *more)[0] == 0
     made = sorted(path.name for path in (tmp_path / "saved_models").iterdir())
     assert made == ["base_snippets_60", "base_snippets_60_3words"]
+
+
+def test_a_model_that_will_be_replaced_is_named_and_an_unusable_folder_before_the_training(command, refused, tmp_path):
+    for replaced in (False, True):
+        status, printed, _ = command(train.main, *SMALL, "--epochs", 1, "--saved_path", tmp_path / "run")
+        assert status == 0 and ("has a model: this training replaces it" in printed) == replaced
+    (tmp_path / "file").write_text("mine")
+    assert "file" in refused(train.main, *SMALL, "--epochs", 10**6, "--saved_path", tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert "got an empty path" in refused(train.main, *SMALL, "--saved_path", "")

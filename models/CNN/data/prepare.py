@@ -20,7 +20,7 @@ CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 DEFAULT_CLASSES = {"cifar": ("automobile", "horse"), "digits": ("3", "8")}
 SIDE = 32
 ARCHIVE = "cifar-10-python.tar.gz"
-_WITHOUT = "--dataset digits runs without any"
+_WITHOUT = "to train without any: --dataset digits"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".webp"}
 
 
