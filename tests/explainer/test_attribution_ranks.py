@@ -28,25 +28,22 @@ with ranks.begin():
 """
 
 
+def launched(text, number, folder, *arguments):
+    """What torchrun printed of a script in so many processes, on standard output and error; it has succeeded."""
+    script = folder / "ranks.py"
+    script.write_text(text)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(number), "--standalone"]
+    done = subprocess.run([*launcher, str(script), *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
 def test_two_ranks_give_the_result_of_one(tmp_path):
-    script, results = tmp_path / "ranks.py", []
-    script.write_text(SCRIPT)
+    results = []
     for number in (1, 2):
         folder = tmp_path / str(number)
         folder.mkdir()
-        launcher = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            str(number),
-            "--master_port",
-            "0",
-        ]
-        arguments = [str(script), str(REPOSITORY / "tests" / "explainer"), str(folder)]
-        launcher += ["--standalone"] if number > 1 else []
-        done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
+        launched(SCRIPT, number, tmp_path, REPOSITORY / "tests" / "explainer", folder)
         results.append({path.stem: dict(np.load(path)) for path in sorted(folder.glob("*.npz"))})
     one, two = results
     assert len(one) == 3
@@ -58,7 +55,6 @@ def test_two_ranks_give_the_result_of_one(tmp_path):
 CACHING = """
 import sys, numpy as np, torch
 from explainer.attribution import RPSLJE, ranks
-sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
 g = torch.Generator().manual_seed(0)
 x = torch.randn(41, 5, generator=g)
@@ -70,29 +66,23 @@ with ranks.begin():
     model[0].register_forward_hook(lambda *_: ran.append(1))
     for time in (1, 2):
         ran = []
-        made = RPSLJE(model, batches, cache=sys.argv[2] + "/cache").self_influence()
+        made = RPSLJE(model, batches, cache=sys.argv[1] + "/cache").self_influence()
         plain = RPSLJE(model, batches).self_influence()
         np.testing.assert_allclose(made, plain, rtol=1e-5)
         print(f"time {time} rank {ranks.rank()} runs {len(ran) - 7}")
     try:
-        RPSLJE(model, [batches[0][:1]] if ranks.rank() == 0 else batches, cache=sys.argv[2] + "/other")
+        RPSLJE(model, [batches[0][:1]] if ranks.rank() == 0 else batches, cache=sys.argv[1] + "/other")
     except ValueError as error:
         print(f"said by {ranks.rank()}: {error}")
 """
 
 
 def test_ranks_fill_one_cache_one_after_the_other(tmp_path):
-    script = tmp_path / "caching.py"
-    script.write_text(CACHING)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    arguments = [str(script), str(REPOSITORY / "tests" / "explainer"), str(tmp_path)]
-    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    print(done.stdout)
+    printed, _ = launched(CACHING, 2, tmp_path, tmp_path)
     for line in ("time 1 rank 1 runs 1", "time 2 rank 0 runs 1", "time 2 rank 1 runs 1"):
-        assert line in done.stdout, "but for the check of the first batch, the model runs on the first rank alone"
-    assert "said by 0: the loader gives no labels" in done.stdout
-    assert "said by 1: the first rank could not do its part: see its message" in done.stdout
+        assert line in printed, "but for the check of the first batch, the model runs on the first rank alone"
+    assert "said by 0: the loader gives no labels" in printed
+    assert "said by 1: the first rank could not do its part: see its message" in printed
 
 
 DISAGREEING = """
@@ -109,9 +99,6 @@ with ranks.begin():
 
 
 def test_ranks_that_disagree_say_so(tmp_path):
-    script = tmp_path / "disagreeing.py"
-    script.write_text(DISAGREEING)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    done = subprocess.run([*launcher, str(script)], capture_output=True, text=True, timeout=300)
-    assert done.stdout.count("said: the ranks disagree: rank") == 2, done.stderr
-    assert "give every rank the same model and arguments" in done.stdout
+    printed, errors = launched(DISAGREEING, 2, tmp_path)
+    assert printed.count("said: the ranks disagree: rank") == 2, errors
+    assert "give every rank the same model and arguments" in printed
