@@ -269,7 +269,7 @@ def main():
 
 
 def _of_experiment(name):
-    for each in {name, "cnn_fixed_random_split"} if name == "cnn" else {name}:
+    for each in (name, "cnn_fixed_random_split") if name == "cnn" else (name,):
         for path in (PROJECT_ROOT / FOLDERS[each]).glob("*/run.json"):
             check_data(each, load_json(path, FRESH).get("arguments") or {}, path.parents[1])
     table, curves = collect(PROJECT_ROOT / FOLDERS[name]), published_shares(name)

@@ -1,7 +1,7 @@
 # Sourced by reproduce.sh and test.sh: go to the project's root, and make .venv with everything installed.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
-# Threads that wait for one another spin only briefly: where other jobs share the cores, they starve each other otherwise.
+# Threads that wait for one another spin only briefly: where other jobs share the cores, they can starve each other otherwise.
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
 
 has_pip() { .venv/bin/python -m pip --version >/dev/null 2>&1; }
