@@ -2,8 +2,8 @@
 
 A run flips a portion of the training labels, trains on them, calculates the weights of each method, orders the points
 by suspicion, and refits at each checkpoint on the labels that are still wrong. An `Experiment` says what differs
-between models; `run` does the rest, stage by stage. A stage whose file exists is skipped, so a killed experiment goes
-on where it stopped.
+between models; `dataset_debugging.stages` does the rest, stage by stage. A stage whose file exists is skipped, so a
+killed experiment goes on where it stopped.
 """
 
 import warnings

@@ -47,8 +47,8 @@ SHOWN, CUT = 200, 600  # points on the page; letters of a text
 class Source:
     """What is judged. features, labels, moments, probabilities, explained_by, votes: as `find_label_errors` takes them.
 
-    name: of the page. point: what one is called. notes: what was done with the data. numbers (n,): the points' numbers
-    in the data set, where some are left out.
+    name: of the page. slug: of its folder. point: what one is called. notes: what was done with the data. numbers
+    (n,): the points' numbers in the data set, where some are left out.
     """
 
     point = "training point"
@@ -67,6 +67,7 @@ class Csv(Source):
     def __init__(self, options):
         table = read_table(_file(options.csv), options.target, options.drop)
         self.table, self.numbers, self.notes = table, table.numbers, table.notes
+        self.slug = Path(options.csv).stem
         self.labels = table.labels.astype(str) if table.labels.dtype == object else table.labels
         classes, y = np.unique(self.labels, return_inverse=True)
         if len(classes) > max(2, len(y) / 10):
@@ -90,7 +91,7 @@ class Features(Source):
         path = _file(options.features)
         remedy = "give an .npz file with features (n,d) and labels (n,)"
         arrays = load_npz(path, ["features", "labels"], remedy, optional=["moments", "probabilities"])
-        self.features, self.labels, self.name = arrays["features"], arrays["labels"], path.name
+        self.features, self.labels, self.name, self.slug = arrays["features"], arrays["labels"], path.name, path.stem
         if self.labels.ndim != 1:
             raise UserError(f"{shown(path)}: labels have the shape {self.labels.shape}: give one for each point, (n,)")
         moments = arrays.get("moments")
@@ -191,8 +192,7 @@ def main():
         "neighbours": min(options.neighbours, len(source.labels) - 1),
     }
     table = find_label_errors(source.features, source.labels, source.moments, **more)
-    slug = source.slug if options.model else Path(options.csv or options.features).stem
-    usual = script_relative(f"label_errors/{slug}", __file__)
+    usual = script_relative(f"label_errors/{source.slug}", __file__)
     folder = usual if options.output is None else expanded(options.output).resolve()
     numbers = np.arange(len(table)) if source.numbers is None else source.numbers
     shown_points = table["index"].head(options.shown).tolist()

@@ -14,7 +14,7 @@ from config import ArgumentParser, UserError, at_least_one, positive, run_comman
 from explainer.methods import METHODS
 from explainer.weights import COMMANDS, load_weights, weights_path
 from models.RNN.saved import SavedModel
-from models.RNN.texts import CLASSES, tokens
+from models.RNN.texts import CLASSES
 
 SHOWN = 160  # characters of a review
 
@@ -32,7 +32,7 @@ def main():
     f, (logit,) = model.features([options.text])
     label = int(logit > 0)
     print(f"{CLASSES[label]}, P(positive) = {logit.sigmoid():.3f}")
-    if not any(model.numbers(tokens(options.text))):
+    if not any(model.read(options.text)):
         print("note: the model knows none of these words", file=sys.stderr)
     for method in METHODS:
         if not weights_path(folder, method, options.lr).exists():

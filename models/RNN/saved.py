@@ -87,18 +87,21 @@ class SavedModel:
         """The network's numbers of words, 0 of those that it does not know."""
         return [self._numbers.get(word, 0) for word in words]
 
-    def features(self, texts):
-        """The last hidden layer f (k,2h) of k texts and their logits (k,), read as in training: tensors.
+    def read(self, text):
+        """A text's numbers, as many as the network reads.
 
         Raises UserError for a text without a word, or of bytes that are no UTF-8.
         """
-        reviews = []
-        for text in texts:
-            if any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise UserError(f"got the text {text!r}, which is no UTF-8: give it in UTF-8")
-            reviews.append(self.numbers(tokens(text))[: self.max_length])
-            if not reviews[-1]:
-                raise UserError(f"got the text {text!r}, which has no word: give a sentence")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UserError(f"got the text {text!r}, which is no UTF-8: give it in UTF-8")
+        numbers = self.numbers(tokens(text))[: self.max_length]
+        if not numbers:
+            raise UserError(f"got the text {text!r}, which has no word: give a sentence")
+        return numbers
+
+    def features(self, texts):
+        """The last hidden layer f (k,2h) of k texts and their logits (k,), read as in training: tensors."""
+        reviews = [self.read(text) for text in texts]
         starts = np.cumsum([0, *map(len, reviews)])
         labels = np.zeros(len(reviews), int)  # unknown, and unused
         words = np.concatenate(reviews).astype(np.int32)

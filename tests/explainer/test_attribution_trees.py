@@ -96,10 +96,9 @@ def test_a_number_that_the_model_takes_as_missing_is_missing(kind):
     found = head.features(X) @ head.weight.T + head.bias
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(margins(model, X)[:, 0], expected, rtol=1e-5, atol=1e-6)
-    same = xgboost.XGBClassifier(n_estimators=7).fit(np.where(np.asarray(X) == -999.0, np.nan, X), y)
-    np.testing.assert_allclose(
-        left_out_margins(model, X, y), left_out_margins(same, np.where(np.asarray(X) == -999.0, np.nan, X), y)
-    )
+    with_nan = np.where(np.asarray(X) == -999.0, np.nan, X)
+    same = xgboost.XGBClassifier(n_estimators=7).fit(with_nan, y)
+    np.testing.assert_allclose(left_out_margins(model, X, y), left_out_margins(same, with_nan, y))
 
 
 def test_models_without_exact_features_are_refused():
