@@ -142,14 +142,20 @@ def watched(model, inputs):
 
 @contextlib.contextmanager
 def as_evaluated(model):
-    """The model in evaluation mode, without TF32; afterwards as it was."""
+    """The model in evaluation mode, without TF32 and the fused layers of torch's transformers; afterwards as it was.
+
+    The fused layers are other functions: they give 0 at padded tokens.
+    """
     modes = [(module, module.training) for module in model.modules()]
     precise = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    fused = torch.backends.mha.get_fastpath_enabled()
     try:
         model.eval()
+        torch.backends.mha.set_fastpath_enabled(False)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = precise
         for module, mode in modes:
             module.training = mode

@@ -26,6 +26,8 @@ class Split:
     full mask and 0 under an empty one. A constant is shared out by it where both parts are 0 (`Rules.share`).
     """
 
+    fixed = False  # `Fixed`, which has no parts
+
     def __init__(self, b, g, w, rules):
         self.b, self.g, self.w, self.rules = b, g, w, rules
 
@@ -70,7 +72,7 @@ class Split:
     def _decide(self, *others):
         raise UnsupportedOp("the model's path depends on its activations: contextual decomposition needs a fixed one")
 
-    __bool__ = __float__ = __int__ = __gt__ = __lt__ = __ge__ = __le__ = __eq__ = __ne__ = _decide
+    __bool__ = __float__ = __int__ = _decide
     __hash__ = object.__hash__
 
     def __repr__(self):
@@ -87,7 +89,7 @@ def _operator(name):
 
 for _name in (
     "add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv neg abs pow rpow matmul rmatmul "
-    "getitem setitem"
+    "getitem setitem gt lt ge le eq ne and or invert"
 ).split():
     setattr(Split, f"__{_name}__", _operator(f"__{_name}__"))
 
@@ -106,7 +108,10 @@ def splits(value):
 def dispatch(function, args, kwargs):
     """What an operation gives for arguments with Splits among them. Raises UnsupportedOp where it has no rule."""
     name = registry.name_of(function)
-    some = next(splits((args, kwargs)))
+    some, *others = splits((args, kwargs))
+    for part in (some, *others):
+        if part.fixed:
+            return part.combine(function, name, args, kwargs)
     if name in QUERIES:
         return getattr(some.b, name)(*args[1:], **kwargs)
     rule = registry.function_rule(function)

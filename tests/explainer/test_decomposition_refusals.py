@@ -57,7 +57,8 @@ class Apply(nn.Module):
         (lambda z: z / (z * z + 1), "a division by an activation has no rule"),
         (lambda z: 1 / z, "a division by an activation has no rule"),
         (lambda z: torch.div(z, 2, rounding_mode="floor"), r"a division that rounds \(floor\) has no rule"),
-        (lambda z: torch.einsum("nk,kj->nj", z, torch.ones(2, 2)), "no rule for einsum"),
+        (lambda z: torch.einsum("nk,nk,nk->nk", z, z, z), "einsum of 3 activations, or without an equation, has no"),
+        (lambda z: torch.prod(z, 1, keepdim=True), "no rule for prod"),
         (lambda z: z if (z == 0).any() else -z, "depends on its activations"),
         (lambda z: z * float(z.sum()), "depends on its activations"),
         (lambda z: z * z.detach().numpy().mean(), "no rule for numpy"),
@@ -70,15 +71,6 @@ def test_arguments_that_a_rule_does_not_cover_are_refused_in_a_line(function, sa
     assert "\n" not in str(refused.value)
 
 
-class Attention(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.attention, self.fc = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.fc(self.attention(x, x, x)[0].mean(1))
-
-
 class ByValue(nn.Linear):
     def forward(self, x):
         y = super().forward(x)
@@ -88,7 +80,6 @@ class ByValue(nn.Linear):
 @pytest.mark.parametrize(
     ("model", "x", "masks", "said"),
     [
-        (Attention(), torch.zeros(1, 3, 4), torch.ones(1, 4), "MultiheadAttention"),
         (nn.Sequential(nn.Linear(4, 2), nn.Softmax(1)), torch.zeros(1, 4), torch.ones(1, 4), "explains logits"),
         (ByValue(4, 2), torch.zeros(1, 4), torch.ones(1, 4), "depends on its activations"),
         (nn.Linear(4, 2), torch.zeros(1, 4), torch.ones(1, 5), r"masks have the shape \(1, 5\): give \(Q, 4\)"),

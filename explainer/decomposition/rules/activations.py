@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 
 from explainer.decomposition.registry import register_rule
-from explainer.decomposition.split import UnsupportedOp
 
 
 def shapley(rules, x, f):
@@ -75,10 +74,3 @@ def glu(rules, x, dim=-1):
 )
 def dropout(rules, x, p=0.5, training=False, inplace=False):
     return x  # the model is in evaluation mode
-
-
-@register_rule("softmax", "log_softmax", "softmin", "gumbel_softmax")
-def softmax(rules, x, *args, **kwargs):
-    raise UnsupportedOp(
-        "the model applies softmax: contextual decomposition explains logits; give the model without its softmax"
-    )

@@ -1,11 +1,11 @@
-"""Sums, products and reductions of activations with one another and with constants."""
+"""Sums, quotients, powers and reductions of activations with one another and with constants."""
 
 import torch
 import torch.nn.functional as F
 
 from explainer.decomposition.registry import register_rule
 from explainer.decomposition.rules.activations import shapley
-from explainer.decomposition.rules.base import even
+from explainer.decomposition.rules.base import even, joined
 from explainer.decomposition.split import Split, UnsupportedOp
 
 
@@ -18,13 +18,18 @@ def _together(x, y):
     return x.w if x.w.ndim >= y.w.ndim else y.w
 
 
+def _plus(rules, x, constant, alpha=1):
+    c = alpha * _constant(constant, x)
+    return joined(rules, x, c) if c.ndim else rules.bias(x, c)
+
+
 @register_rule("add")
 def add(rules, x, y, alpha=1):
     if isinstance(x, Split) and isinstance(y, Split):
         return x.like(x.b + alpha * y.b, x.g + alpha * y.g, _together(x, y))
     if isinstance(x, Split):
-        return rules.bias(x, alpha * _constant(y, x))
-    return rules.bias(y.like(alpha * y.b, alpha * y.g), _constant(x, y))
+        return _plus(rules, x, y, alpha)
+    return _plus(rules, y.like(alpha * y.b, alpha * y.g), x)
 
 
 @register_rule("sub")
@@ -40,28 +45,6 @@ def rsub(rules, x, y, alpha=1):
 @register_rule("neg", "negative")
 def neg(rules, x):
     return x.like(-x.b, -x.g)
-
-
-@register_rule("mul")
-def mul(rules, x, y):
-    return _product(torch.mul, x, y)
-
-
-def _product(function, x, y):
-    """Relevant is what both factors' relevant parts make; of a product with a constant, each part's own."""
-    if isinstance(x, Split) and isinstance(y, Split):
-        b = function(x.b, y.b)
-        return x.like(b, function(x.b, y.g) + function(x.g, y.total), _together(x, y))
-    if isinstance(x, Split):
-        return x.like(function(x.b, y), function(x.g, y))
-    return y.like(function(x, y.b), function(x, y.g))
-
-
-@register_rule("matmul", "bmm", "mm")
-def matmul(rules, x, y):
-    z = _product(torch.matmul, x, y)
-    source = x if isinstance(x, Split) else y
-    return z.like(z.b, z.g, even(source.w).reshape(-1, *[1] * (z.b.ndim - 1)))
 
 
 @register_rule("div")

@@ -51,7 +51,7 @@ class Rules:
     def record(self, name, value):
         """Keep a result for `cd_layers`."""
         if self.nodes is not None:
-            for part in splits(value):
+            for part in (part for part in splits(value) if not part.fixed):
                 self.nodes.append((name, part.b, part.g))
 
 
@@ -76,3 +76,11 @@ def mixed(x, function):
 def plain(*values):
     """Whether none of the values is a Split."""
     return not any(isinstance(value, Split) for value in values)
+
+
+def joined(rules, x, constant):
+    """x, a Split, plus a constant that is shared out; the infinite in it, as of masks of attention, is irrelevant."""
+    if not constant.is_floating_point() or not (infinite := constant.isinf()).any():
+        return rules.bias(x, constant)
+    y = rules.bias(x, constant.masked_fill(infinite, 0.0))
+    return y.like(y.b, y.g + torch.where(infinite, constant, 0.0))

@@ -3,7 +3,7 @@
 import torch
 
 from explainer.decomposition.registry import register_rule
-from explainer.decomposition.rules.base import even
+from explainer.decomposition.rules.base import even, joined
 from explainer.decomposition.split import Split, UnsupportedOp
 
 
@@ -84,7 +84,7 @@ def getitem(rules, x, index):
 def masked_fill(rules, x, mask, value):
     """What is filled in is a constant; only 0 is nothing."""
     y = x.like(x.b.masked_fill(mask, 0.0), x.g.masked_fill(mask, 0.0))
-    return y if value == 0 else rules.bias(y, torch.zeros_like(y.b).masked_fill(mask, value))
+    return y if value == 0 else joined(rules, y, torch.zeros_like(y.b).masked_fill(mask, value))
 
 
 @register_rule("pad")

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torchvision.transforms import Normalize, v2
 
 from explainer.decomposition.registry import register_rule
@@ -63,11 +62,6 @@ def _standardized(rules, x, dims, weight, bias, eps):
     b, g = ((part - part.mean(dims, keepdim=True)) / sd for part in (x.b, x.g))
     y = x.like(b if weight is None else b * weight, g if weight is None else g * weight)
     return y if bias is None else rules.bias(y, bias, True)
-
-
-@register_rule(nn.MultiheadAttention)
-def attention(rules, module, *args, **kwargs):
-    raise UnsupportedOp("contextual decomposition has no rule for MultiheadAttention: a softmax chooses what it sums")
 
 
 @register_rule("layer_norm")
