@@ -1,67 +1,75 @@
-"""Recurrent networks: the LSTM of any number of layers and both directions (Murdoch et al., 2018; Singh et al., 2019).
+"""Recurrent networks: LSTM, GRU and RNN of any number of layers and both directions, and their cells.
 
-Of every gate's pre-activation three parts are kept: z_b from the relevant input and state, z_g from the irrelevant
-ones, and the bias c. A gate splits into i_b + i_g + i_c, with i_c = sigmoid(c); products of parts go where the paper
-sends them. The output gate is that of the whole activation.
+The steps are those of `rules.cells`; here are layers, directions, packed sequences and first states. A first state that
+is a constant is shared out by the rule of constants, zero being nothing.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from explainer.decomposition.registry import register_rule
-from explainer.decomposition.split import UnsupportedOp
+from explainer.decomposition.rules.cells import gru_step, lstm_step, rnn_step
+from explainer.decomposition.split import Split, UnsupportedOp, splits
 
 
-def three(f, b, g, c):
-    """f(b+g+c) = L_b + L_g + L_c with L_c = f(c), b and g in the mean over both orders.
+class Cell(NamedTuple):
+    """A step with its weights W, U, its bias (of a GRU both), the projection of its output or None, and the widths of
+    its states."""
 
-    Every f is taken of a tensor of one shape, so that equal entries have equal results to the last bit.
-    """
-    fc, fb, fg, whole = f(c.expand(b.shape).contiguous()), f(b + c), f(g + c), f(b + g + c)
-    return (fb - fc + whole - fg) / 2, (fg - fc + whole - fb) / 2, fc
-
-
-def two_tanh(b, g):
-    """tanh(b+g) in two parts."""
-    tb, tg, whole = b.tanh(), g.tanh(), (b + g).tanh()
-    return (tb + whole - tg) / 2, (tg + whole - tb) / 2
+    step: object
+    weight: torch.Tensor
+    recurrent: torch.Tensor
+    bias: object
+    projection: torch.Tensor | None
+    widths: tuple
 
 
-def _step(zb, zg, c, state, w):
-    """One step of an LSTM. zb, zg (R,4h): pre-activations. c (4h,): bias. state: (c_b, c_g). w (R,1)."""
-    (ib, fb, qb, ob), (ig, fg, qg, og), (ci, cf, cq, co) = (z.chunk(4, -1) for z in (zb, zg, c))
-    ib, ig, ic = three(torch.sigmoid, ib, ig, ci)
-    fb, fg, fc = three(torch.sigmoid, fb, fg, cf)
-    qb, qg, qc = three(torch.tanh, qb, qg, cq)
-    cb, cg = state
-    drive = ic * qc
-    new_b = (fb + fc) * cb + ib * (qb + qc) + ic * qb + w * drive
-    new_g = (fb + fg + fc) * cg + fg * cb + ig * (qb + qg + qc) + (ib + ic) * qg + (1 - w) * drive
-    out = (ob + og + co).sigmoid()
-    hb, hg = two_tanh(new_b, new_g)
-    return out * hb, out * hg, (new_b, new_g)
+def _cell(module, suffix=""):
+    """The `Cell` of nn.LSTM, GRU or RNN for a layer and direction, or of nn.LSTMCell, GRUCell or RNNCell."""
+    own = {name: getattr(module, name + suffix, None) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    weight, recurrent, projection = own["weight_ih"], own["weight_hh"], getattr(module, "weight_hr" + suffix, None)
+    zero = weight.new_zeros(len(weight))
+    biases = [zero if own[name] is None else own[name] for name in ("bias_ih", "bias_hh")]
+    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
+        return Cell(lstm_step, weight, recurrent, sum(biases), projection, (recurrent.shape[1], len(weight) // 4))
+    if isinstance(module, (nn.GRU, nn.GRUCell)):
+        return Cell(gru_step, weight, recurrent, biases, None, (recurrent.shape[1],))
+    step = rnn_step({"tanh": torch.tanh, "relu": torch.relu}[module.nonlinearity])
+    return Cell(step, weight, recurrent, sum(biases), None, (recurrent.shape[1],))
 
 
-def _run(x, cell, start, rules):
-    """One direction over x, a Split (R,T,d): a Split (R,T,h), and the last cell states (b, g)."""
-    weight, recurrent, bias, projection = cell
+def _both(parts, weight):
+    return (torch.cat(parts) @ weight.T).chunk(2)
+
+
+def _next(cell, x, states, w, rules):
+    """The states after one step. x: the parts of W x."""
+    (hb, hg), *more = cell.step(x, _both(states[0], cell.recurrent), cell.bias, states, w, rules)
+    if cell.projection is not None:
+        hb, hg = hb @ cell.projection.T, hg @ cell.projection.T
+    return (hb, hg), *more
+
+
+def _shares(x, rules):
+    """w of every step, as the drive is shared out: (..., 1)."""
+    if rules.bias_rule != "mask":
+        return torch.zeros_like(x.b[..., :1])
+    return x.w[..., :1].expand(*x.b.shape[:-1], 1).to(x.b.dtype)
+
+
+def _run(x, cell, states, rules):
+    """One direction over x, a Split (R,T,d): a Split (R,T,h), and the states (b, g) at every step, (R,T,·)."""
     R, T = x.b.shape[:2]
-    zb, zg = (torch.cat([x.b, x.g]) @ weight.T).chunk(2)
-    w = x.w[..., :1].expand(R, T, 1) if rules.bias_rule == "mask" else torch.zeros_like(x.b[:, :, :1])
-    w = w.to(x.b.dtype)
-    hb, hg, cell_state = *start[0], start[1]
-    outputs_b, outputs_g, cells = [], [], []
+    zb, zg = _both((x.b, x.g), cell.weight)
+    w, found = _shares(x, rules), []
     for t in range(T):
-        back_b, back_g = (torch.cat([hb, hg]) @ recurrent.T).chunk(2)
-        hb, hg, cell_state = _step(zb[:, t] + back_b, zg[:, t] + back_g, bias, cell_state, w[:, t])
-        if projection is not None:
-            hb, hg = hb @ projection.T, hg @ projection.T
-        outputs_b.append(hb)
-        outputs_g.append(hg)
-        cells.append(cell_state)
-    cells = [torch.stack(part, 1) for part in zip(*cells)]
-    return x.like(torch.stack(outputs_b, 1), torch.stack(outputs_g, 1), w), cells
+        states = _next(cell, (zb[:, t], zg[:, t]), states, w[:, t], rules)
+        found.append(states)
+    found = [tuple(torch.stack(part, 1) for part in zip(*pairs)) for pairs in zip(*found)]
+    return x.like(*found[0], w), found
 
 
 def _turned(x, lengths):
@@ -72,64 +80,90 @@ def _turned(x, lengths):
     return x.each(lambda part: part.gather(1, positions[:, :, None].expand(-1, -1, part.shape[2])))
 
 
-def _cells(module):
-    """(W_ih, W_hh, bias, projection or None) of every layer and direction of nn.LSTM."""
-    for layer in range(module.num_layers):
-        for suffix in [f"l{layer}", f"l{layer}_reverse"][: 1 + module.bidirectional]:
-            own = {name: getattr(module, f"{name}_{suffix}", None) for name in ("weight_ih", "weight_hh", "weight_hr")}
-            width = own["weight_ih"].shape[0]
-            bias = own["weight_ih"].new_zeros(width)
-            if module.bias:
-                bias = getattr(module, f"bias_ih_{suffix}") + getattr(module, f"bias_hh_{suffix}")
-            yield own["weight_ih"], own["weight_hh"], bias, own["weight_hr"]
+def _parted(value, like, w, rules):
+    """A state or an input as a Split: a constant is shared out by w (R,1), zeros where it is None."""
+    if isinstance(value, Split):
+        return value
+    zero = torch.zeros_like(like if value is None else value)
+    nothing = Split(zero, zero, w, rules)
+    return nothing if value is None else rules.bias(nothing, value)
 
 
-def _starts(state, x, cells):
-    """The first states of every cell: ((h_b, h_g), (c_b, c_g)); zeros, or a Split pair that was given."""
-    R = len(x.b)
-    for number, (_, recurrent, _, _) in enumerate(cells):
-        pair = []
-        for kind, width in ((0, recurrent.shape[1]), (1, recurrent.shape[0] // 4)):
-            zero = x.b.new_zeros(R, width)
-            given = None if state is None else state[kind]
-            if isinstance(given, torch.Tensor):
-                if given.any():
-                    raise UnsupportedOp("an LSTM that starts from a constant state other than 0 has no rule")
-                given = None
-            pair.append((zero, zero) if given is None else (given.b[number], given.g[number]))
-        yield pair
+def _starts(state, cells, R, w, rules):
+    """The first states of every cell: a list of pairs (b, g) for each."""
+    given = state if isinstance(state, tuple) else (state,) * len(cells[0].widths)
+    parts = []
+    for value, width in zip(given, cells[0].widths):
+        like = w.new_zeros(len(cells), R, width, dtype=cells[0].weight.dtype)
+        parts.append(_parted(value, like, w[None], rules))
+    return [[(part.b[number], part.g[number]) for part in parts] for number in range(len(cells))]
 
 
-@register_rule(nn.LSTM)
-def lstm(rules, module, x, state=None):
-    """Output and last states of nn.LSTM, for padded rows or a packed sequence of rows of different lengths."""
-    packed, lengths = x, None
-    if isinstance(x, PackedSequence):
+def _steps(module, x, state, rules):
+    """The input as a Split (R,T,d), and its rows' lengths (R,) or None."""
+    lengths, packed = None, isinstance(x, PackedSequence)
+    if packed:
         x, lengths = pad_packed_sequence(x, batch_first=True)
-        lengths = lengths.to(x.b.device)
+        lengths = lengths.to(x.device)
     elif x.ndim != 3:
-        raise UnsupportedOp(f"an LSTM over {tuple(x.shape)} has no rule: give it a batch, (rows, steps, width)")
+        raise UnsupportedOp(
+            f"{type(module).__name__} over {tuple(x.shape)} has no rule: give it a batch, (rows, steps, width)"
+        )
     elif not module.batch_first:
-        x = x.each(lambda part: part.transpose(0, 1))
-    if lengths is None:
-        lengths = torch.full((len(x.b),), x.b.shape[1], device=x.b.device)
-    cells, last = list(_cells(module)), []
-    starts, rows = list(_starts(state, x, cells)), torch.arange(len(x.b), device=x.b.device)
-    directions = 1 + module.bidirectional
+        x = x.transpose(0, 1)
+    if not isinstance(x, Split):
+        source = next(splits(state))
+        w = source.w.expand_as(source.b).transpose(0, 1).flatten(1).mean(1)
+        x = _parted(x, x, w[:, None, None], rules)
+    return x, torch.full((len(x.b),), x.b.shape[1], device=x.b.device) if lengths is None else lengths
+
+
+@register_rule(nn.LSTM, nn.GRU, nn.RNN)
+def recurrent(rules, module, input, hx=None):
+    """Output and last states, for padded rows or a packed sequence of rows of different lengths."""
+    directions, packed = 1 + module.bidirectional, input
+    x, lengths = _steps(module, input, hx, rules)
+    valid = torch.arange(x.b.shape[1], device=x.b.device) < lengths[:, None]
+    w = (x.w.expand_as(x.b).mean(2) * valid).sum(1, keepdim=True) / lengths[:, None]  # (R,1), of the rows' steps
+    suffixes = [f"_l{layer}{end}" for layer in range(module.num_layers) for end in ("", "_reverse")[:directions]]
+    cells, last = [_cell(module, suffix) for suffix in suffixes], []
+    rows = torch.arange(len(x.b), device=x.b.device)
+    starts = _starts(hx, cells, len(rows), w, rules)
     for layer in range(module.num_layers):
         outputs = []
         for direction in range(directions):
             number = layer * directions + direction
-            source = _turned(x, lengths) if direction else x
-            y, c = _run(source, cells[number], starts[number], rules)
-            last.append((y.b[rows, lengths - 1], y.g[rows, lengths - 1], *(part[rows, lengths - 1] for part in c)))
+            y, states = _run(_turned(x, lengths) if direction else x, cells[number], starts[number], rules)
+            last.append([part[rows, lengths - 1] for pair in states for part in pair])
             outputs.append(_turned(y, lengths) if direction else y)
         x = x.like(*(torch.cat([getattr(y, part) for y in outputs], 2) for part in "bg"), outputs[0].w)
-    hb, hg, cb, cg = (torch.stack(part) for part in zip(*last))
-    w = x.w.mean(1)[None]
-    states = x.like(hb, hg, w), x.like(cb, cg, w)
-    if isinstance(packed, PackedSequence):
-        order = torch.arange(len(rows)) if packed.sorted_indices is None else packed.sorted_indices
-        y = pack_padded_sequence(x.index_select(0, order.to(rows.device)), lengths[order].cpu(), batch_first=True)
-        return PackedSequence(y.data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices), states
-    return (x if module.batch_first else x.each(lambda part: part.transpose(0, 1))), states
+    last = [torch.stack(part) for part in zip(*last)]
+    states = tuple(x.like(b, g, w[None]) for b, g in zip(last[::2], last[1::2]))
+    return _as_given(module, x, packed, lengths), states if len(states) > 1 else states[0]
+
+
+def _as_given(module, x, given, lengths):
+    """The output (R,T,h) in the layout of the input: packed, or with the steps first."""
+    if not isinstance(given, PackedSequence):
+        return x if module.batch_first else x.each(lambda part: part.transpose(0, 1))
+    order = given.sorted_indices
+    order = torch.arange(len(lengths), device=lengths.device) if order is None else order
+    y = pack_padded_sequence(x.index_select(0, order), lengths[order].cpu(), batch_first=True)
+    return PackedSequence(y.data, given.batch_sizes, given.sorted_indices, given.unsorted_indices)
+
+
+@register_rule(nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+def cell(rules, module, input, hx=None):
+    """The states after one step: (h, c) of an LSTMCell, else h."""
+    source = next(splits((input, hx)))
+    if input.ndim != 2:
+        raise UnsupportedOp(f"{type(module).__name__} over {tuple(input.shape)} has no rule: give it a batch of rows")
+    of_row = source.w.expand_as(source.b).mean(1, keepdim=True)
+    x, own = _parted(input, input, of_row, rules), _cell(module)
+    given = hx if isinstance(hx, tuple) else (hx,) * len(own.widths)
+    zeros = [x.b.new_zeros(len(x.b), width) for width in own.widths]
+    states = [_parted(value, zero, of_row, rules) for value, zero in zip(given, zeros)]
+    pairs = _next(own, _both((x.b, x.g), own.weight), [(s.b, s.g) for s in states], _shares(x, rules), rules)
+    w = torch.stack([s.w.expand_as(s.b).mean(1, keepdim=True) for s in (x, states[0])]).mean(0)
+    states = tuple(x.like(b, g, w) for b, g in pairs)
+    return states if len(states) > 1 else states[0]
