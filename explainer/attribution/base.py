@@ -10,8 +10,8 @@ import torch
 from config import UserError
 from explainer.attribution import ranks
 from explainer.attribution.checks import number, path, settings, tensor
-from explainer.attribution.linear_models import numbered
 from explainer.attribution.problem import HeadOnPoints
+from explainer.attribution.rows import floating
 from explainer.attribution.scores import save_blocks, score_blocks
 from explainer.attribution.search import approximate
 from explainer.attribution.topk import Running, TopK
@@ -143,10 +143,10 @@ class Attributor(HeadOnPoints):
         labels = None
         if isinstance(test, tuple) and len(test) == 2:
             test, labels = test
-        if labels is not None and self.classes is not None:
-            labels = numbered(self.classes, labels)
-        if self.trees is not None:
-            test = self.trees.features(test)
+        if labels is not None and self.inputs is not None:
+            labels = self.inputs.labels(labels)
+        if self.inputs is not None and not isinstance(test, (str, Path)):
+            test = self.inputs.features(test)
         elif self.features is not None and not _is_loader(test):
             raise UserError("this explainer was made from a model: give test points as a loader of its inputs")
         elif _is_loader(test):
@@ -155,8 +155,7 @@ class Attributor(HeadOnPoints):
             test, own = self.features.together(test)
             labels = own if labels is None else labels
         elif self.features is None and not isinstance(test, (str, Path)):
-            test = tensor(test, "features")
-            test = test if test.is_floating_point() else test.to(self.rows.dtype)
+            test = floating(test, self.rows.dtype)
         rows = self._rows(test, self.rows.dtype, self.rows.memory_limit, whole=True)
         F = torch.cat([block for _, block in rows.blocks()])
         bad = ~torch.isfinite(F).all(1)

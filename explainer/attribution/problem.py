@@ -12,7 +12,7 @@ from explainer.attribution.cache import Points, load_points
 from explainer.attribution.checks import flag, number, settings
 from explainer.attribution.collect import Features
 from explainer.attribution.heads import Head
-from explainer.attribution.linear_models import LinearModel, numbered
+from explainer.attribution.linear_models import LinearModel
 from explainer.attribution.rows import MEMORY, Rows, Taken, numbers
 from explainer.attribution.solvers import Curvature, solver_for
 from explainer.attribution.trees import TreeHead
@@ -23,10 +23,11 @@ class HeadOnPoints(ABC):
 
     rows: `Rows` of this rank. labels (n,) or (n,C), of all ranks. head: `Head`. decay (D,). n: points of all ranks.
     features: `Features` of a model, trees: `TreeHead` of a tree model; None where it was made from arrays.
+    inputs: what reads rows and labels as the model takes them, a `TreeHead` or a `LinearModel`; None for others.
     classes: the labels that a scikit-learn model was fitted on, which 0, 1, … stand for; None for others.
     """
 
-    features = trees = classes = None
+    features = trees = inputs = classes = None
 
     def __init__(self, model, loader, layer=-1, *, cache=None, device=None, **options):
         self._check_options(options)
@@ -61,31 +62,47 @@ class HeadOnPoints(ABC):
         return cls.from_arrays(*load_points(folder), **options)
 
     @classmethod
-    def from_sklearn(cls, estimator, X, y, **options):
-        """From a fitted LogisticRegression or SGDClassifier (log_loss) of scikit-learn and its training data.
+    def from_sklearn(cls, estimator, X, y, *, sample_weight=None, class_weight=None, **options):
+        """From a fitted linear model of scikit-learn and its training data: see `explainer.attribution.linear_models`.
 
-        The decay is that of its penalty, unless it is given; labels of test points are those that it was fitted on.
-        Warns where the head is not at the minimum of that loss, as with weights of classes or samples.
+        estimator: LogisticRegression, SGDClassifier (log_loss), or of squared loss Ridge, RidgeClassifier,
+        LinearRegression, SGDRegressor, and those of them that end with CV; also as the last step of a pipeline or the
+        best estimator of a search, whose transformers then read X and the test points. X, y, sample_weight: as given to
+        its `fit`; X may be sparse. class_weight: by label, in place of the estimator's own.
+
+        Penalty and weights are those of the estimator, unless they are given; labels of test points are those that it
+        was fitted on. Warns where the head is not at the minimum of that loss, as with weights that are not given.
         """
-        model = LinearModel(estimator, X, y)
-        options = {**model.penalty, **options}
-        self = cls.from_arrays(model.features, model.labels, model.weight, model.bias, **options)
-        self.classes = estimator.classes_
-        model.warn_unless_stationary(self)
+        cls._check_options(options)
+        model = LinearModel(estimator)
+        features, labels = model.features(X), model.labels(y)
+        model.check(features)
+        options = {**model.options(features, y, sample_weight, class_weight), **options}
+        self = cls.from_arrays(features, labels, model.weight, model.bias, **options)
+        self.inputs, self.classes = model, model.classes
+        model.warn_unless_stationary(features, labels, options.get("sample_weight"), self.decay.tolist())
         return self
 
     @classmethod
-    def from_trees(cls, model, X, y, **options):
+    def from_trees(cls, model, X, y, *, sample_weight=None, class_weight=None, **options):
         """From an additive tree model and its training data: see `explainer.attribution.trees`.
 
-        y holds the classes 0, 1, …, or those of a scikit-learn model, as labels of test points do then. Test points are
-        rows like those of X.
+        model: also as the last step of a pipeline or the best estimator of a search. y holds the classes 0, 1, …, those
+        of a scikit-learn model, or the targets of a regression of squared loss, as labels of test points do then. Test
+        points are rows like those of X. sample_weight: as given to its `fit`. class_weight: by label, in place of the
+        model's own (class_weight, scale_pos_weight, is_unbalance).
+
+        Warns where the trees were grown with weights that are not given.
         """
         cls._check_options(options)
         head, self = TreeHead(model, X), cls.__new__(cls)
-        self.trees, self.classes = head, getattr(model, "classes_", None)
-        labels = y if self.classes is None else numbered(self.classes, y)
-        self._begin(Points(head.features(X), labels, head.weight, head.bias), **options)
+        self.trees = self.inputs = head
+        self.classes = head.classes
+        labels = head.labels(y)
+        F = head.features(X)
+        options = {**head.options(len(F), y, labels, sample_weight, class_weight), **options}
+        self._begin(Points(F, labels, head.weight, head.bias), **options)
+        head.warn_unless_weighed(X, labels, options.get("sample_weight"), sample_weight is not None)
         return self
 
     def _begin(

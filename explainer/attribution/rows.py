@@ -1,8 +1,8 @@
 """The rows f_i of the last hidden layer, from memory or from disk, in blocks of a bounded size.
 
-A source is a tensor, a NumPy array, a memmap, the path of a .npy file, or a folder of .npy files (shards) whose rows
-follow one another in the order of their names, 2.npy before 10.npy. Under `torchrun` each rank reads its own share of
-the rows.
+A source is a tensor, a NumPy array, a memmap, a sparse matrix of SciPy, the path of a .npy file, or a folder of .npy
+files (shards) whose rows follow one another in the order of their names, 2.npy before 10.npy. A sparse matrix stays
+one: its blocks alone are dense. Under `torchrun` each rank reads its own share of the rows.
 """
 
 import mmap
@@ -15,7 +15,7 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
-from explainer.attribution.checks import array, number, tensor
+from explainer.attribution.checks import array, first_line, number, tensor
 
 MEMORY = 2**28  # bytes that a block and what is calculated from it may need
 BLOCK = 2**20  # entries of a block, and of what is calculated from it: larger ones leave the processor's caches
@@ -34,7 +34,7 @@ class Rows:
         self.total, width = self.starts[-1], self.parts[0].shape[1]
         if not self.total:
             raise UserError("got 0 rows of features: give at least one")
-        kinds = [tensor(part[:0], "features").dtype for part in self.parts]
+        kinds = [part.dtype if isinstance(part, torch.Tensor) else _kind(part.dtype) for part in self.parts]
         for kind in kinds:
             if not kind.is_floating_point:
                 raise UserError(f"features are {kind}: give float32 or float64")
@@ -70,8 +70,7 @@ class Rows:
         for part, start, end in zip(self.parts, self.starts, self.starts[1:]):
             inside = np.flatnonzero((wanted >= start) & (wanted < end))
             if len(inside):
-                rows = part[wanted[inside] - start]
-                taken[inside] = (torch.from_numpy(np.array(rows)) if _numpy(part) else rows).to("cpu", self.dtype)
+                taken[inside] = _torch(part[wanted[inside] - start]).to("cpu", self.dtype)
                 if isinstance(part, np.memmap):
                     _let_go(part)
         return self._finished(taken)
@@ -86,12 +85,9 @@ class Rows:
         while start < stop:
             end = min(stop, self.starts[part + 1])
             piece = self.parts[part][start - self.starts[part] : end - self.starts[part]]
-            if _numpy(piece):
-                mapped = isinstance(piece, np.memmap)
-                piece = torch.from_numpy(np.ascontiguousarray(piece) if piece.flags.writeable else np.array(piece))
-                if mapped:
-                    _let_go(self.parts[part])
-            blocks.append(piece)
+            blocks.append(_torch(piece))
+            if isinstance(piece, np.memmap):
+                _let_go(self.parts[part])
             start, part = end, part + 1
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
@@ -107,8 +103,19 @@ def _natural(path):
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]
 
 
-def _numpy(part):
-    return isinstance(part, np.ndarray)
+def _torch(piece):
+    """Some of a part's rows as a tensor; it may share the memory of an array that can be written."""
+    if isinstance(piece, torch.Tensor):
+        return piece
+    if hasattr(piece, "toarray"):
+        return torch.from_numpy(piece.toarray())
+    piece = piece if piece.dtype.isnative else piece.astype(piece.dtype.newbyteorder("="))
+    return torch.from_numpy(np.ascontiguousarray(piece) if piece.flags.writeable else np.array(piece, order="C"))
+
+
+def _kind(dtype):
+    """The torch dtype of a NumPy one."""
+    return torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
 
 
 def _let_go(mapped):
@@ -122,13 +129,47 @@ def _let_go(mapped):
 
 
 def opened(source, name="features"):
-    """An array or tensor, or the memmap behind the path of a .npy file. Raises UserError where it cannot be read."""
+    """An array or tensor, a CSR matrix of a sparse one, or the memmap behind the path of a .npy file.
+
+    Raises UserError where it cannot be read, or holds no real numbers.
+    """
     if isinstance(source, (str, Path)):
         try:
             source, name = np.load(source, mmap_mode="r", allow_pickle=False), str(source)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {source} ({error}): give a .npy file of numbers") from error
+    if hasattr(source, "tocsr") and hasattr(source, "toarray"):
+        return _sparse(source, name)
+    if isinstance(source, np.memmap) and not source.dtype.isnative and source.dtype.kind in "iuf":
+        return source  # its blocks are turned
+    if isinstance(source, np.ndarray) and not isinstance(source, np.ma.MaskedArray):
+        source = _typed(source, name)
     return array(source, name)
+
+
+def floating(source, dtype):
+    """As `opened`; whole numbers as floats of the torch dtype."""
+    source = opened(source)
+    if isinstance(source, torch.Tensor):
+        return source if source.is_floating_point() else source.to(dtype)
+    return source if source.dtype.kind == "f" else source.astype(str(dtype).removeprefix("torch."))
+
+
+def _sparse(source, name):
+    if source.dtype.kind not in "biuf" or source.ndim != 2:
+        raise UserError(f"{name}: got a sparse matrix of {source.dtype} {source.shape}; give rows of real numbers")
+    source = source.tocsr()
+    return source.astype(np.float32) if source.dtype == np.float16 else source
+
+
+def _typed(source, name):
+    """An array of objects that are numbers as float64, one of another package's bfloat16 as float32, or it as it is."""
+    if source.dtype.kind == "O":
+        try:
+            return source.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{name}: got an array of objects ({first_line(error)}); give real numbers") from error
+    return source.astype(np.float32) if "float" in source.dtype.name and source.dtype.kind == "V" else source
 
 
 def numbers(labels):
@@ -154,7 +195,7 @@ def _parts(source):
         if part.shape[1] != parts[0].shape[1]:
             widths = f"{part.shape[1]} features, {names[0]} has {parts[0].shape[1]}"
             raise UserError(f"{name} has {widths}: make every shard of one width")
-    return parts, np.cumsum([0, *(len(part) for part in parts)]).tolist()
+    return parts, np.cumsum([0, *(part.shape[0] for part in parts)]).tolist()
 
 
 class Taken:

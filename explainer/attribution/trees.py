@@ -1,235 +1,147 @@
 """Additive tree models as a linear head: exact features, so that the decomposition reproduces the model's margin.
 
 A boosted model's margin is a constant plus one leaf value per tree, so the leaf values are a last hidden layer (n,d)
-under a head of ones and zeros: tree t adds to the logit of the class that it was grown for. Supported: XGBoost (Booster
-and the scikit-learn classes), LightGBM, scikit-learn's GradientBoostingClassifier and HistGradientBoostingClassifier.
+under a head of ones and zeros: tree t adds to the logit of the class that it was grown for. Supported are classifiers
+of the logistic or softmax loss and regressions of the squared loss: of XGBoost (Booster and the scikit-learn classes),
+LightGBM, and scikit-learn's GradientBoosting and HistGradientBoosting.
 
 A random forest (RandomForestClassifier, ExtraTreesClassifier) averages probabilities: its margin is here taken as
 z_c = C p_c - 1, of the class c of C, the first-order expansion of log(C p_c) where all classes are equally likely; for
-two classes z_1 - z_0 = 4 (p_1 - 1/2). Its features are each tree's p_c.
+two classes z_1 - z_0 = 4 (p_1 - 1/2). Its features are each tree's p_c. A forest's regression is the mean of its trees.
 
-Every head is checked against the model's own margin on the rows that it is made with.
+Every head is checked against the model's own margin on the rows that it is made with. Weights of classes that the model
+itself has (class_weight, scale_pos_weight, is_unbalance) are part of the loss; weights of samples are given.
 """
 
-import json
+import warnings
 
 import numpy as np
 
 from config import UserError
 from explainer.attribution.checks import first_line
+from explainer.attribution.lightgbm_trees import LightGBMTrees
+from explainer.attribution.linear_models import numbered
+from explainer.attribution.loss_weights import as_many, class_weights, product, sample_weights
+from explainer.attribution.pipelines import Steps, of_library
+from explainer.attribution.sklearn_trees import Forest, Stages, sklearn_trees
+from explainer.attribution.xgboost_trees import XGBoostTrees
 
 TOLERANCE = 1e-5  # of the margin, against the largest margin: float32 sums over many trees
 
 
 class TreeHead:
-    """A tree model's features and head. weight (C,d), bias (C,), as `Attributor.from_arrays` takes them."""
+    """A tree model's features and head. weight (C,d), bias (C,), as `Attributor.from_arrays` takes them.
+
+    classes: the labels of a scikit-learn model; None of a Booster and of regressions. trees: what reads the model.
+    """
 
     def __init__(self, model, X):
-        """X: rows that the head is checked on, such as the training data.
+        """model: alone, or as the last step of a pipeline or the best of a search. X: rows that the head is checked
+        on, such as the training data.
 
         Raises UserError for models that are not supported, and where the trees do not sum to the model's margin, as
         with DART's dropped trees.
         """
-        self._given = model
-        try:
-            self.model = plain_booster(model)
-            _check_loss(self.model)
-            self._leaves = _reader(self.model)
-        except (AttributeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{type(model).__name__} is not fitted ({first_line(error)}): fit it first") from error
-        X = marked(model, X)
-        F, groups = _read(self._leaves, X)
-        margin = np.asarray(margins(self.model, X), np.float64)
-        _check_probabilities(self.model, margin, X)
+        self.steps = Steps(model)
+        self.trees = read(self.steps.model)
+        self.regression, self.name = self.trees.regression, type(self.steps.model).__name__
+        self.classes = None if self.regression else getattr(self.steps.model, "classes_", None)
+        X = self.steps.rows(X)
+        F, groups = self._read(X)
+        margin = np.asarray(self.trees.margin(X), np.float64)
+        self._check_outputs(margin, X)
         C = margin.shape[1]
-        scale = C**2 / len(groups) if _forest(self.model) else 1.0  # the mean over len(groups) / C trees, times C
+        scale = self.trees.scale(C) if isinstance(self.trees, Forest) else 1.0
         self.weight = scale * (groups[None, :] == np.arange(C)[:, None]).astype(np.float64)
         rest = margin - F @ self.weight.T
         self.bias = np.median(rest, 0)
         worst = np.abs(rest - self.bias).max()
         if not worst <= TOLERANCE * max(1.0, np.abs(margin).max()):
             raise UserError(
-                f"the trees do not sum to the margin of {type(model).__name__}: they differ by up to {worst:.2g}; "
+                f"the trees do not sum to the margin of {self.name}: they differ by up to {worst:.2g}; "
                 "only plain additive trees have exact features"
             )
 
     def features(self, X):
         """The features (n,d) of rows X, float64. Raises UserError for rows that the trees cannot read."""
-        return _read(self._leaves, marked(self._given, X))[0]
+        return self._read(self.steps.rows(X))[0]
+
+    def labels(self, y):
+        """Labels y as class numbers, or as they are: of a Booster, and the targets of a regression."""
+        return y if self.classes is None else numbered(self.classes, y)
+
+    def options(self, n, y, labels, sample_weight=None, class_weight=None):
+        """The options of an explainer: head and weights. y, sample_weight: as given to the model's `fit`; labels: y as
+        numbers. class_weight: in place of the model's own. Raises UserError for weights that are none.
+        """
+        as_many(n, y)
+        found = {"head": "regression"} if self.regression else {}
+        own = getattr(self.trees, "class_weight", None)
+        if class_weight is not None:
+            parts = [class_weights(class_weight, y)]
+        else:
+            encoded = isinstance(self.trees, Stages)  # histogram boosting takes the numbers of the classes
+            parts = [class_weights(own, labels if encoded else y), self.trees.weights(labels)]
+        weights = product(sample_weights(sample_weight, n), *parts)
+        return found if weights is None else {**found, "sample_weight": weights}
+
+    def warn_unless_weighed(self, X, labels, weights, given):
+        """Warn where the trees were grown with other weights (n,) than these, as far as the model tells.
+
+        given: whether weights of samples are among them.
+        """
+        labels = np.asarray(labels).reshape(-1)
+        weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64).reshape(-1)
+        off = self.trees.mismatch(self.steps.rows(X), labels, weights, self.bias, given)
+        if off:
+            warnings.warn(
+                f"{self.name} was not trained on these points with equal weights or those given: what it keeps of them "
+                f"differs by {off:.0%}; it had weights of samples (give sample_weight=), margins to start from, or "
+                "other rows, which are not known here",
+                stacklevel=3,
+            )
+
+    def _read(self, X):
+        try:
+            return self.trees.leaves(X)
+        except UserError:
+            raise
+        except Exception as error:  # of three libraries
+            what = first_line(error)
+            raise UserError(f"the trees cannot read the rows ({what}): give rows like those of the training") from error
+
+    def _check_outputs(self, margin, X):
+        """Raise UserError where the model's probabilities are not the sigmoid or softmax of its margin."""
+        known = self.trees.outputs(X)
+        if known is None:
+            return
+        known = np.asarray(known, np.float64).reshape(len(margin), -1)
+        Z = margin - margin.max(1, keepdims=True)
+        found = np.exp(Z) / np.exp(Z).sum(1, keepdims=True) if margin.shape[1] > 1 else 1 / (1 + np.exp(-margin))
+        found = margin if self.regression else found
+        worst = np.abs(found - known[:, -found.shape[1] :]).max() / max(1.0, np.abs(known).max())
+        if not worst <= 1e-4:
+            what = "predictions" if self.regression else "probabilities"
+            raise UserError(
+                f"the {what} of {self.name} differ from those of its margin by {worst:.2g}: give a model of plain "
+                "boosting (of LightGBM: sigmoid=1, and no rf)"
+            )
 
 
-def _read(leaves, X):
-    """What `leaves` reads of rows X."""
-    if hasattr(X, "toarray"):
-        raise UserError("the rows are a sparse matrix: give an array, with nan for what the trees take as missing")
-    if np.ndim(X) != 2:
-        raise UserError(f"the rows have the shape {np.shape(X)}: give (n, columns)")
+def read(model):
+    """What reads a model's trees. Raises UserError for models that are not supported or not fitted."""
+    package = of_library(model)
     try:
-        return leaves(X)
+        if package == "xgboost":
+            return XGBoostTrees(model)
+        return LightGBMTrees(model) if package == "lightgbm" else sklearn_trees(model)
     except UserError:
         raise
-    except Exception as error:  # of three libraries
-        what = first_line(error)
-        raise UserError(f"the trees cannot read the rows ({what}): give rows like those of the training") from error
-
-
-def marked(model, X):
-    """Rows X with nan for what the model takes as missing, a number in some of XGBoost's scikit-learn classes."""
-    missing = getattr(model, "missing", None)
-    if missing is None or np.isnan(missing) or np.ndim(X) != 2 or hasattr(X, "toarray"):
-        return X
-    return X.mask(X == missing) if hasattr(X, "mask") and hasattr(X, "iloc") else np.where(X == missing, np.nan, X)
-
-
-def plain_booster(model):
-    """The booster behind the scikit-learn classes of XGBoost and LightGBM, or the model itself.
-
-    Of XGBoost's after early stopping only the trees that they predict with; a booster itself predicts with all.
-    """
-    kind = type(model).__module__.partition(".")[0]
-    if kind == "xgboost" and hasattr(model, "get_booster"):
-        booster = model.get_booster()
-        best = booster.attr("best_iteration")
-        return booster if best is None else booster[: int(best) + 1]
-    if kind == "lightgbm" and hasattr(model, "booster_"):
-        return model.booster_
-    return model
-
-
-def _check_loss(model):
-    """Raise UserError for a model that does not predict classes by a logistic or softmax loss."""
-    kind, loss = type(model).__module__.partition(".")[0], "log_loss"
-    if kind == "xgboost":
-        loss = json.loads(model.save_config())["learner"]["objective"]["name"]
-    elif kind == "lightgbm":
-        loss = model.params.get("objective") or model.dump_model()["objective"].split()[0]
-    elif kind == "sklearn" and not hasattr(model, "classes_"):
-        raise UserError(f"{type(model).__name__} is not fitted: fit it first")
-    elif getattr(model, "n_outputs_", 1) != 1:
-        raise UserError(f"{type(model).__name__} has {model.n_outputs_} outputs: give a classifier of one")
-    elif hasattr(model, "loss"):
-        loss = model.loss
-    if loss not in ("binary:logistic", "multi:softprob", "multi:softmax", "binary", "multiclass", "log_loss"):
-        raise UserError(f"{type(model).__name__} is trained on the loss {loss}: give a classifier of the logistic loss")
-
-
-def _forest(model):
-    return type(model).__name__ in ("RandomForestClassifier", "ExtraTreesClassifier")
-
-
-def _reader(model):
-    """The function that reads a model's leaves: X -> features (n,d), and the class (d,) that each adds to."""
-    kind, name = type(model).__module__.partition(".")[0], type(model).__name__
-    if kind == "xgboost":
-        return lambda X: _xgboost(model, X)
-    if kind == "lightgbm":
-        return lambda X: _lightgbm(model, X)
-    if _forest(model):
-        return lambda X: _votes(model, X)
-    if name in ("GradientBoostingClassifier", "HistGradientBoostingClassifier"):
-        return lambda X: _stages(model, X)
-    raise UserError(
-        f"{name} is not supported: give a model of XGBoost or LightGBM, or a GradientBoosting, HistGradientBoosting, "
-        "RandomForest or ExtraTrees classifier of scikit-learn"
-    )
-
-
-def _check_probabilities(model, margin, X):
-    """Raise UserError where the model's probabilities are not the sigmoid or softmax of its margin."""
-    if _forest(model):
-        return  # its probabilities are the margin
-    kind = type(model).__module__.partition(".")[0]
-    if kind == "xgboost":
-        import xgboost
-
-        known = model.predict(xgboost.DMatrix(X)) if _softprob(model) else None
-    else:
-        known = model.predict(X) if kind == "lightgbm" else model.predict_proba(X)
-    if known is None:
-        return
-    known = np.asarray(known, np.float64).reshape(len(margin), -1)
-    Z = margin - margin.max(1, keepdims=True)
-    found = np.exp(Z) / np.exp(Z).sum(1, keepdims=True) if margin.shape[1] > 1 else 1 / (1 + np.exp(-margin))
-    worst = np.abs(found - known[:, -found.shape[1] :]).max()
-    if not worst <= 1e-4:
-        raise UserError(
-            f"the probabilities of {type(model).__name__} differ from those of its margin by {worst:.2g}: give a model "
-            "of plain boosting (of LightGBM: sigmoid=1, and no rf)"
-        )
-
-
-def _softprob(booster):
-    """Whether XGBoost predicts probabilities, rather than classes."""
-    objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
-    return objective in ("binary:logistic", "multi:softprob")
+    except (AttributeError, ValueError) as error:
+        raise UserError(f"{type(model).__name__} is not fitted ({first_line(error)}): fit it first") from error
 
 
 def margins(model, X):
-    """The model's own margin (n,C), C = 1 for two classes (a random forest: C = 2)."""
-    X, model = marked(model, X), plain_booster(model)
-    kind = type(model).__module__.partition(".")[0]
-    if kind == "xgboost":
-        import xgboost
-
-        found = model.predict(xgboost.DMatrix(X), output_margin=True)
-    elif kind == "lightgbm":
-        found = model.predict(X, raw_score=True)
-    elif _forest(model):
-        found = len(model.classes_) * model.predict_proba(X) - 1
-    else:
-        found = model.decision_function(X)
-    return found.reshape(len(found), -1)
-
-
-def leaf_values(booster, X, saved=None):
-    """XGBoost: the value of the leaf that each row reaches in each tree, (n,T), from one pass over the trees.
-
-    saved: what `saved_trees` has read of the booster, if it has.
-    """
-    import xgboost
-
-    data = xgboost.DMatrix(X)
-    if data.num_col() != booster.num_features():
-        raise UserError(f"the rows have {data.num_col()} columns: give the {booster.num_features()} of the training")
-    leaves = booster.predict(data, pred_leaf=True).astype(np.int64).reshape(len(X), -1)
-    trees = (saved or saved_trees(booster))["trees"]
-    # a leaf keeps its value where an inner node keeps its threshold
-    values = [np.array(tree["split_conditions"], np.float32)[leaves[:, t]] for t, tree in enumerate(trees)]
-    return np.stack(values, axis=1)
-
-
-def saved_trees(booster):
-    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
-    found = learner["gradient_booster"]
-    if "model" not in found:
-        raise UserError(f"XGBoost's booster {found.get('name')} is no plain additive model: train gbtree")
-    return found["model"]
-
-
-def _xgboost(booster, X):
-    saved = saved_trees(booster)
-    return leaf_values(booster, X, saved).astype(np.float64), np.array(saved["tree_info"])
-
-
-def _lightgbm(booster, X):
-    leaves = np.asarray(booster.predict(X, pred_leaf=True)).reshape(len(X), -1)
-    columns = []
-    for t, column in enumerate(leaves.T):
-        reached, where = np.unique(column, return_inverse=True)
-        columns.append(np.array([booster.get_leaf_output(t, int(leaf)) for leaf in reached])[where])
-    return np.stack(columns, 1), np.arange(leaves.shape[1]) % booster.num_model_per_iteration()
-
-
-def _stages(model, X):
-    """What each stage adds to each class, from the differences of the staged margins; the first has the prior in it."""
-    stages = [stage.reshape(len(X), -1) for stage in model.staged_decision_function(X)]
-    steps = np.diff(np.stack([np.zeros_like(stages[0]), *stages]), axis=0)  # (T,n,C)
-    T, n, C = steps.shape
-    return steps.transpose(1, 0, 2).reshape(n, T * C), np.tile(np.arange(C), T)
-
-
-def _votes(model, X):
-    shares = np.stack([tree.predict_proba(np.asarray(X)) for tree in model.estimators_], 1)  # (n,T,C)
-    return shares.reshape(len(shares), -1), np.tile(np.arange(shares.shape[2]), shares.shape[1])
+    """The model's own margin (n,C), C = 1 for two classes and a regression (a random forest's classifier: C = 2)."""
+    steps = Steps(model)
+    return read(steps.model).margin(steps.rows(X))

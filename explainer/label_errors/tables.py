@@ -9,7 +9,7 @@ import xgboost
 
 from config import UserError, shown
 from explainer.attribution.checks import first_line
-from explainer.attribution.trees import leaf_values
+from explainer.attribution.xgboost_trees import leaf_values
 
 MANY = 50  # different texts in a column from which on it may be an id, if most rows have one of their own
 ROUNDS = 100

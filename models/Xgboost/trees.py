@@ -15,7 +15,7 @@ import xgboost as xgb
 from scipy.special import expit, logit
 
 from config import UserError, shown
-from explainer.attribution.trees import leaf_values
+from explainer.attribution.xgboost_trees import leaf_values
 from models.files import replacing
 from models.outputs import SavedOutputs
 

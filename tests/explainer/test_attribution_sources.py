@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.sparse import csr_matrix
 from test_attribution import Problem
 
 from explainer.attribution import RPSL2, RPSLJE, GroupInfluence, InfluenceFunction, Solver, TracIn
@@ -185,7 +184,6 @@ def test_what_was_written_into_a_private_memmap_stays(tmp_path):
     [
         ({"labels": np.array(["a", "b"] * 30)}, "labels: got ndarray of <U1; give real numbers"),
         ({"labels": 1}, "got one label: give one for each point"),
-        ({"features": csr_matrix(np.eye(60, 4))}, "features: got csr_matrix, sparse; give an array"),
         ({"features": np.zeros((60, 4), np.longdouble)}, "features: got ndarray of float128; give real"),
         ({"features": torch.eye(60).to_sparse()}, "features: got Tensor, sparse; give an array"),
         ({"features": [[1.0, 2.0], [1.0]]}, "features: got list of parts that differ in shape"),

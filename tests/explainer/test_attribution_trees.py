@@ -103,21 +103,21 @@ def test_a_number_that_the_model_takes_as_missing_is_missing(kind):
 
 def test_models_without_exact_features_are_refused():
     X, y = table(2)
-    with pytest.raises(ValueError, match="trained on the loss reg:squarederror: give a classifier"):
-        TreeHead(xgboost.XGBRegressor(n_estimators=3).fit(X, y), X)
+    with pytest.raises(ValueError, match="trained on the loss reg:absoluteerror: give one of the logistic or squared"):
+        TreeHead(xgboost.XGBRegressor(n_estimators=3, objective="reg:absoluteerror").fit(X, y), X)
     with pytest.raises(ValueError, match="the rows have 3 columns: give the 5 of the training"):
         TreeHead(MODELS["xgboost"]().fit(X, y), X[:, :3])
     with pytest.raises(ValueError, match=r"the rows have the shape \(5,\): give"):
         TreeHead(MODELS["xgboost"]().fit(X, y), X[0])
-    with pytest.raises(ValueError, match="the rows are a sparse matrix: give an array"):
-        TreeHead(MODELS["xgboost"]().fit(X, y), csr_matrix(X))
+    with pytest.raises(ValueError, match="the trees cannot read the rows .*: give rows like those of the training"):
+        TreeHead(MODELS["histogram boosting"]().fit(X, y), csr_matrix(X))
     with pytest.raises(ValueError, match="the trees cannot read the rows .*: give rows like those of the training"):
         TreeHead(MODELS["xgboost"]().fit(pd.DataFrame(X, columns=list("abcde")), y), X)
     with pytest.raises(ValueError, match="XGBClassifier is not fitted"):
         TreeHead(xgboost.XGBClassifier(), X)
     with pytest.raises(ValueError, match="RandomForestClassifier is not fitted"):
         TreeHead(RandomForestClassifier(), X)
-    with pytest.raises(ValueError, match="has 2 outputs: give a classifier of one"):
+    with pytest.raises(ValueError, match="has 2 outputs: give a model of one"):
         TreeHead(RandomForestClassifier(3, random_state=0).fit(X, np.stack([y, y], 1)), X)
     with pytest.raises(ValueError, match="AdaBoostClassifier is not supported"):
         TreeHead(AdaBoostClassifier(n_estimators=3, random_state=0).fit(X, y), X)
