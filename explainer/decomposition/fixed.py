@@ -24,6 +24,7 @@ HELD = {
     "take_along_dim": (1, "indices"),
     "scaled_dot_product_attention": (0, 1, 3, "query", "key", "attn_mask"),
 }
+BY_NUMBER = "nonzero", "argwhere", "masked_select", "unique", "bincount", "histc"  # what they give depends on all rows
 
 
 class Fixed(Split):
@@ -63,6 +64,8 @@ class Fixed(Split):
         if all(part.fixed for part in splits((args, kwargs))):
             return self._wrapped(_bare(args), _bare(kwargs), function, name)
         base = name.removesuffix("_") if not name.startswith("__") else name
+        if function is torch.Tensor.where:  # x.where(condition, y)
+            function, args = torch.where, (args[1], args[0], *args[2:])
         if base == "einsum":
             return dispatch(function, _bare(args), kwargs)
         given = {**dict(enumerate(args)), **kwargs}
@@ -72,8 +75,10 @@ class Fixed(Split):
         return dispatch(function, _bare(args), _bare(kwargs))
 
     def _wrapped(self, args, kwargs, function, name):
+        if name in BY_NUMBER or (name == "where" and len(args) + len(kwargs) < 2):
+            self._no_parts()
         found = function(*args, **kwargs)
-        if name in QUERIES:
+        if name in QUERIES or found is None:
             return found
         if isinstance(found, torch.Tensor):
             return Fixed(found, self.rules, self.source)

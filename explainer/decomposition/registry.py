@@ -1,5 +1,7 @@
 """The rules of contextual decomposition: one for each operation, by its name or by the type of a module."""
 
+from torch.nn.functional import unfold
+
 from config import UserError
 
 FUNCTIONS, MODULES = {}, {}
@@ -34,6 +36,8 @@ def register_rule(*targets):
 def name_of(function):
     """The name of a function of torch or a tensor's method: operators are what they stand for."""
     name = getattr(function, "__name__", str(function))
+    if function is unfold:  # not `Tensor.unfold`
+        return "im2col"
     return _OPERATORS.get(name, name)
 
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from explainer.decomposition.registry import register_rule
+from explainer.decomposition.split import Split, UnsupportedOp
 
 
 def shapley(rules, x, f):
@@ -35,7 +36,10 @@ def _rule(form, function):
 LIKE_RELU = (
     "relu relu6 leaky_relu elu selu celu gelu silu mish hardswish prelu softsign hardshrink softshrink"  # f(0) = 0
 )
-MEAN_OF_ORDERS = torch.tanh, torch.sigmoid, torch.exp, torch.abs, F.softplus, F.hardsigmoid, F.logsigmoid, F.tanhshrink
+MEAN_OF_ORDERS = (
+    *(torch.tanh, torch.sigmoid, torch.exp, torch.abs, F.softplus, F.hardsigmoid, F.logsigmoid, F.tanhshrink),
+    *(torch.sin, torch.cos, torch.atan, torch.erf, torch.expm1, torch.sinh, torch.cosh, torch.asinh),
+)
 for _name in LIKE_RELU.split():
     register_rule(_name)(_rule(first, getattr(F, _name)))
 for _function in MEAN_OF_ORDERS:
@@ -47,18 +51,36 @@ def rrelu(rules, x, lower=1 / 8, upper=1 / 3, training=False, inplace=False):
     return first(rules, x, lambda part: F.leaky_relu(part, (lower + upper) / 2))
 
 
-@register_rule("hardtanh", "clamp", "clip")
-def hardtanh(rules, x, min_val=-1.0, max_val=1.0, inplace=False, min=None, max=None):
-    low, high = (min_val if min is None else min), (max_val if max is None else max)
-    form = first if (low is None or low <= 0) and (high is None or high >= 0) else shapley
-    return form(rules, x, lambda part: part.clamp(low, high))
+@register_rule("hardtanh")
+def hardtanh(rules, x, min_val=-1.0, max_val=1.0, inplace=False):
+    return clamp(rules, x, min_val, max_val)
 
 
-@register_rule("clamp_min", "threshold")
-def clamp_min(rules, x, low, value=None, inplace=False):
-    if value is not None and value != low:
-        return shapley(rules, x, lambda part: F.threshold(part, low, value))
-    return (first if low <= 0 else shapley)(rules, x, lambda part: part.clamp_min(low))
+@register_rule("clamp", "clip")
+def clamp(rules, x, min=None, max=None):
+    """With numbers around 0 as ReLU; else, and between tensors, the mean over both orders."""
+    if isinstance(min, Split) or isinstance(max, Split):
+        raise UnsupportedOp("clamp between activations has no rule: write it with torch.maximum and torch.minimum")
+    numbers = not isinstance(min, torch.Tensor) and not isinstance(max, torch.Tensor)
+    keeps_zero = numbers and (min is None or min <= 0) and (max is None or max >= 0)
+    return (first if keeps_zero else shapley)(rules, x, lambda part: part.clamp(min, max))
+
+
+@register_rule("clamp_min")
+def clamp_min(rules, x, min):
+    return clamp(rules, x, min=min)
+
+
+@register_rule("clamp_max")
+def clamp_max(rules, x, max):
+    return clamp(rules, x, max=max)
+
+
+@register_rule("threshold", "_threshold")
+def threshold(rules, x, threshold, value, inplace=False):
+    if threshold == value and value <= 0:
+        return clamp(rules, x, min=value)
+    return shapley(rules, x, lambda part: F.threshold(part, threshold, value))
 
 
 @register_rule("glu")

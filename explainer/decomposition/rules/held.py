@@ -73,6 +73,8 @@ def rms_norm(rules, x, normalized_shape, weight=None, eps=None):
 def where(rules, condition, x=None, y=None, *, input=None, other=None):
     """The parts of what the condition picks; what it picks of a constant is shared out as a constant."""
     x, y = (x if input is None else input), (y if other is None else other)
+    if isinstance(condition, Split) and isinstance(x, torch.Tensor) and x.dtype == torch.bool:  # x.where(condition, y)
+        condition, x = x, condition
     if isinstance(condition, Split) or not any(isinstance(v, Split) for v in (x, y)):
         raise UnsupportedOp("where with a condition that is an activation has no rule: compare it, as in x > 0")
     some = x if isinstance(x, Split) else y

@@ -17,10 +17,50 @@ def _moved(function):
 
 
 for _name in (
-    "permute transpose swapaxes movedim squeeze unsqueeze gather index_select narrow flip roll tile repeat expand "
-    "expand_as repeat_interleave take_along_dim select diagonal cumsum"
+    "permute transpose swapaxes swapdims movedim moveaxis squeeze unsqueeze gather index_select narrow flip fliplr "
+    "tile repeat expand broadcast_to repeat_interleave take_along_dim select diagonal rot90"
 ).split():
     register_rule(_name)(_moved(getattr(torch.Tensor, _name, None) or getattr(torch, _name)))
+
+
+def _like_another(method):
+    def rule(rules, x, other):
+        other = other.b if isinstance(other, Split) else other
+        return x.each(lambda part: method(part, other)) if isinstance(x, Split) else method(x, other)
+
+    return rule
+
+
+for _name, _method in {"expand_as": "expand_as", "view_as": "reshape_as", "reshape_as": "reshape_as"}.items():
+    register_rule(_name)(_like_another(getattr(torch.Tensor, _method)))
+
+
+def _triangle(function):
+    return lambda rules, x, diagonal=0: x.like(function(x.b, diagonal), function(x.g, diagonal))
+
+
+@register_rule("roll")
+def roll(rules, x, shifts, dims=None):
+    if dims is None or dims == ():
+        raise UnsupportedOp("roll without dims mixes the rows of a batch: give it dims")
+    return x.each(lambda part: part.roll(shifts, dims))
+
+
+@register_rule("unfold")
+def unfold(rules, x, dimension, size, step):
+    """Windows along a dimension; `F.unfold` is "im2col"."""
+    return x.each(lambda part: part.unfold(dimension, size, step))
+
+
+@register_rule("cumsum")
+def cumsum(rules, x, dim, dtype=None):
+    """The share of an entry is the mean up to it."""
+    count = torch.ones_like(x.b).cumsum(dim)
+    return x.like(x.b.cumsum(dim), x.g.cumsum(dim), x.w.expand_as(x.b).cumsum(dim) / count)
+
+
+for _name in ("tril", "triu"):
+    register_rule(_name)(_triangle(getattr(torch, _name)))
 
 
 def _shaped(name):

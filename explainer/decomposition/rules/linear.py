@@ -97,5 +97,13 @@ def _mixes(function):
 
 
 AVERAGES = F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d
-for _function in (*AVERAGES, F.interpolate, F.pixel_shuffle, F.pixel_unshuffle, torch.channel_shuffle):
+for _function in (
+    *AVERAGES, F.interpolate, F.pixel_shuffle, F.pixel_unshuffle, torch.channel_shuffle, F.unfold, F.fold
+):  # fmt: skip
     register_rule(_function)(_mixes(_function))
+
+
+@register_rule("grid_sample")
+def grid_sample(rules, x, grid, mode="bilinear", padding_mode="zeros", align_corners=None):
+    _only_activation("grid_sample", grid)
+    return mixed(x, lambda part: F.grid_sample(part, torch.cat([grid, grid]), mode, padding_mode, align_corners))

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from explainer.decomposition.registry import name_of, register_rule
 from explainer.decomposition.rules.base import even
+from explainer.decomposition.rules.held import where
 from explainer.decomposition.split import UnsupportedOp
 
 MAX_POOLS = {
@@ -31,12 +32,13 @@ class Picks(torch.overrides.TorchFunctionMode):
             self.found.append(indices)
             return plain
         result = function(*args, **kwargs)
-        if name == "max" and isinstance(result, tuple):
+        if name in ("max", "min") and isinstance(result, tuple):
             self.found.append(result.indices)
-        elif name == "amax":
-            self.found.append(args[0].argmax(*_dim(*args[1:], **kwargs)))
-        elif name in ("max", "maximum") and _pair(args, kwargs):
-            self.found.append(args[0] >= _other(args, kwargs))
+        elif name in ("amax", "amin"):
+            self.found.append(_place(name, args[0], *args[1:], **kwargs))
+        elif name in ("max", "min", "maximum", "minimum") and _pair(args, kwargs):
+            first, other = args[0], _other(args, kwargs)
+            self.found.append(first >= other if name.startswith("max") else first <= other)
         return result
 
 
@@ -48,12 +50,24 @@ def _other(args, kwargs):
     return args[1] if len(args) > 1 else kwargs.get("other")
 
 
-def _dim(dim=None, keepdim=False):
-    """The one dimension of a maximum, and whether it stays. Raises UnsupportedOp for several."""
-    dim = dim[0] if isinstance(dim, (tuple, list)) and len(dim) == 1 else dim
-    if not isinstance(dim, int):
-        raise UnsupportedOp("amax over several dimensions has no rule: flatten them first")
-    return dim, keepdim
+def _last(x, dims):
+    """The dimensions dims, put together as the last one."""
+    dims = sorted(d % x.ndim for d in dims)
+    return x.movedim(dims, list(range(x.ndim - len(dims), x.ndim))).flatten(x.ndim - len(dims))
+
+
+def _place(name, x, dim=(), keepdim=False):
+    """Where the maximum or minimum over dimensions is, among their entries; None over all of them."""
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    return getattr(_last(x, dims), name.replace("a", "arg", 1))(-1) if dims else None
+
+
+def _checked(name, dim):
+    """The dimensions of a maximum. Raises UnsupportedOp for all of them, the rows of a batch among them."""
+    dims = (dim,) if isinstance(dim, int) else tuple(dim or ())
+    if not dims:
+        raise UnsupportedOp(f"{name} over all dimensions mixes the rows of a batch: give it the others")
+    return dims
 
 
 def _max_pool(rules, x, *args, **kwargs):
@@ -70,29 +84,39 @@ for _name in MAX_POOLS:
     register_rule(_name)(_max_pool)
 
 
-@register_rule("amax")
-def amax(rules, x, dim=None, keepdim=False):
-    return _along(rules, x, *_dim(dim, keepdim))[0]
+def _extreme(name):
+    def rule(rules, x, dim=(), keepdim=False):
+        dims = _checked(name, dim)
+        index = rules.pick().unsqueeze(-1)
+        y = x.each(lambda part: _last(part, dims).gather(-1, index).squeeze(-1))
+        for d in sorted(d % x.ndim for d in dims) if keepdim else ():
+            y = y.unsqueeze(d)
+        return y
+
+    return rule
 
 
-@register_rule("max")
-def maximum_along(rules, x, dim=None, keepdim=False, other=None):
-    other = dim if other is None and not isinstance(dim, int) else other
-    if other is not None:
-        return maximum(rules, x, other)
-    return _along(rules, x, *_dim(dim, keepdim))
+def _along(name):
+    kind = getattr(torch.return_types, name)
+
+    def rule(rules, x, dim=None, keepdim=False, other=None):
+        other = dim if other is None and not isinstance(dim, int) else other
+        if other is not None:
+            return larger(rules, x, other)
+        (dim,) = _checked(name, dim)
+        indices = rules.pick()
+        index = indices if keepdim else indices.unsqueeze(dim)
+        y = x.each(lambda part: part.gather(dim, index))
+        return kind((y if keepdim else y.each(lambda part: part.squeeze(dim)), indices))
+
+    return rule
 
 
-def _along(rules, x, dim, keepdim):
-    indices = rules.pick()
-    index = indices if keepdim else indices.unsqueeze(dim)
-    y = x.each(lambda part: part.gather(dim, index))
-    return (y if keepdim else y.each(lambda part: part.squeeze(dim))), indices
+for _name in ("max", "min"):
+    register_rule(f"a{_name}")(_extreme(f"a{_name}"))
+    register_rule(_name)(_along(_name))
 
 
-@register_rule("maximum")
-def maximum(rules, x, y):
-    first = rules.pick()
-    if not all(hasattr(part, "b") for part in (x, y)):
-        raise UnsupportedOp("the maximum of an activation and a constant has no rule: add one by register_rule")
-    return x.like(torch.where(first, x.b, y.b), torch.where(first, x.g, y.g))
+@register_rule("maximum", "minimum")
+def larger(rules, x, y):
+    return where(rules, rules.pick(), x, y)
