@@ -8,7 +8,7 @@ import torch
 from config import UserError
 from explainer.attribution.checks import first_line
 from explainer.attribution.loss_weights import as_many, class_weights, product, sample_weights, weighted_counts
-from explainer.attribution.pipelines import Steps, known_name
+from explainer.attribution.pipelines import Steps, known_name, targets
 
 OUTPUTS = 1e-3  # how far the head's probabilities may be from the estimator's own; of predictions, relative to them
 STATIONARY = 0.05  # of the size that the gradient would have if all points pulled one way
@@ -96,7 +96,7 @@ class LinearModel:
         A RidgeClassifier's targets are -1 and 1, for each class if there are several.
         """
         if self.classes is None:
-            return y
+            return targets(y)
         numbers = numbered(self.classes, y)
         if numbers.ndim > 1 and numbers.shape[1:] != (1,):
             raise UserError(f"{self.name} is fitted on several labels of each point: give one of a single label")

@@ -129,6 +129,16 @@ def _array(X):
     return np.ascontiguousarray(X) if any(step < 0 for step in X.strides) else X
 
 
+def targets(y):
+    """The numbers that a regression predicts, float64. Raises UserError for others."""
+    if isinstance(y, np.ma.MaskedArray):
+        raise UserError("y is a masked array: leave out the points whose targets are masked")
+    try:
+        return np.array(of_torch(y), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"y holds no numbers ({first_line(error)}): give the targets that it was fitted on") from error
+
+
 def check_names(names, X):
     """Raise UserError for a table whose columns are not those of the training, in their order."""
     if names is None or not hasattr(X, "columns"):

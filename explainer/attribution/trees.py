@@ -22,7 +22,7 @@ from explainer.attribution.checks import first_line
 from explainer.attribution.lightgbm_trees import LightGBMTrees
 from explainer.attribution.linear_models import numbered
 from explainer.attribution.loss_weights import as_many, class_weights, product, sample_weights
-from explainer.attribution.pipelines import Steps, of_library
+from explainer.attribution.pipelines import Steps, of_library, targets
 from explainer.attribution.sklearn_trees import Forest, Stages, sklearn_trees
 from explainer.attribution.xgboost_trees import XGBoostTrees
 
@@ -68,6 +68,8 @@ class TreeHead:
 
     def labels(self, y):
         """Labels y as class numbers, or as they are: of a Booster, and the targets of a regression."""
+        if self.regression:
+            return targets(y)
         return y if self.classes is None else numbered(self.classes, y)
 
     def options(self, n, y, labels, sample_weight=None, class_weight=None):
@@ -96,8 +98,8 @@ class TreeHead:
         if off:
             warnings.warn(
                 f"{self.name} was not trained on these points with equal weights or those given: what it keeps of them "
-                f"differs by {off:.0%}; it had weights of samples (give sample_weight=), margins to start from, or "
-                "other rows, which are not known here",
+                f"differs by {off:.0%}; it had weights of samples (give sample_weight=), margins to start from, a loss "
+                "of its own, or other rows, which are not known here",
                 stacklevel=3,
             )
 
