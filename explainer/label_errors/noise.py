@@ -21,13 +21,15 @@ the leverage-corrected logit of `explainer.attribution.expansion.Expansion.leave
 leverage vouches for its own label, and the more so in every round. Second, the labels of the nearest points, without
 the point itself, are features beside the others (`votes`), so that classes that no hyperplane divides are not taken for
 noise. Classes beyond two are one head each against the rest, pi their normalized probabilities (Zadrozny and Elkan,
-2002), so that a round is C factorizations of (D,D).
+2002), so that a round is C factorizations of (D,D). A class of fewer than FEW points, such as a mistyped name, has no
+head: without the point nothing is left to learn it from, and its probability is the share that the others have.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn.functional import one_hot, softplus
@@ -35,6 +37,9 @@ from tqdm import tqdm
 
 from config import UserError
 from explainer.attribution.checks import number
+from explainer.attribution.rows import MEMORY
+from explainer.label_errors.columns import standardized
+from explainer.label_errors.duplicates import Copies
 
 ROUNDS = 12
 RIDGES = 10.0, 100.0  # of the sum of the losses, on standardized features; all are fitted, and averaged
@@ -45,6 +50,8 @@ NOISE = 0.1  # of every class, before the first round,
 PRIOR = 10.0  # and so many points of each class that speak for it in every round
 EQUAL = 0.3  # of the points of a class: so many speak for noise that is the same in all classes, as much as there is
 LEAST = 1e-3  # of the information, so that features that say nothing still order the points
+FEW = 3  # points that a class has a head from: of two there is one left without the point
+NONE = 0.01  # points that a class is reckoned to have beside its others
 LARGEST_LEVERAGE = 0.999  # of h p (1 - p): beyond it a point is a direction of its own
 
 
@@ -60,99 +67,133 @@ def judged(F, y, C, ridge=1.0, rounds=ROUNDS):
     """A `Judgement` of the labels y (n,), 0 ... C-1, of points with features F (n,d), in float64.
 
     F need not be standardized; constant columns have no part. ridge: of the sum of the losses, on standardized
-    features.
+    features. Raises UserError for settings, features and labels that do not fit.
     """
     number("ridge", ridge, above=0)
     number("rounds", rounds, least=1, whole=True)
-    F, y = standardized(F), torch.as_tensor(y).long()
-    K = 1 if C == 2 else C  # heads: one for class 1 of two, else one a class
-    given = one_hot(y, C).double()
+    number("C", C, least=2, whole=True)
+    y = torch.as_tensor(y)
+    if y.ndim != 1 or len(y) != len(F) or bool(((y < 0) | (y >= C) | (y != y.long())).any()):
+        raise UserError(f"labels {tuple(y.shape)} of {len(F)} points: give one from 0 to {C - 1} for each")
+    return _judged(standardized(F), one_hot(y.long(), C).double(), ridge, rounds, MEMORY)
+
+
+def _judged(F, shares, ridge, rounds, memory_limit):
+    """A `Judgement` of n points from standardized features F (n,D), shares (n,C) of the labels of each one's copies."""
+    C, members = shares.shape[1], shares.sum(0)
+    many = members >= FEW
+    heads = torch.tensor([1]) if C == 2 and many.all() else many.nonzero()[:, 0]  # of two classes class 1 has one
+    reports = shares * (shares > 0).sum(1, keepdim=True)  # a label counts once, however many copies carry it
     prior = torch.full((C, C), NOISE / (C - 1), dtype=torch.float64).fill_diagonal_(1 - NOISE)
-    T = prior
-    q, theta = given, F.new_zeros(F.shape[1], K)
+    T, q = prior, shares
+    theta = F.new_zeros(F.shape[1], len(heads))
+    few = (members - shares + NONE) / (len(F) - 1 + NONE) * ~many
     for _ in range(rounds):
-        theta, z = _round(F, q[:, 1:] if K == 1 else q, theta, ridge)
-        pi = _classes(z)
-        q = pi * T[:, y].T
-        q = q / q.sum(1, keepdim=True)
-        T = _noise(q.T @ given, prior)
+        theta, z = _round(F, q[:, heads], theta, ridge, memory_limit)
+        pi = few.clone()
+        pi[:, many] = _classes(z, int(many.sum())) * (1 - few.sum(1, keepdim=True)).clamp_min(NONE)
+        pi /= pi.sum(1, keepdim=True)
+        q = (pi.clamp_min(1e-300).log() + reports @ T.log().T).softmax(1)
+        T = _noise(q.T @ shares, prior)
     return Judgement(q, pi, T)
 
 
-def doubted(sets, y, C, ridges=RIDGES, rounds=ROUNDS, counts=VOTES, own=None):
+def doubted(
+    sets, y, C, ridges=RIDGES, rounds=ROUNDS, counts=VOTES, own=None, duplicates=None, memory_limit=MEMORY, read=None
+):
     """How improbable the given labels y (n,) are, (n,), and the probabilities (n,C) of the classes without the points.
 
     Means over the sets of features of the same points, each (n,d), and over the ridges: of -log q_i(y_i), weighted by
     how much a set says of the labels (`information`); and of pi, weighted by that and by how much it doubts, the mean
     of its -log q_i(y_i) over the points: features that have learned every label by heart propose none. counts: of the
     votes, none where the features are made of the labels. own (n,C): the network's own probabilities, the mean over its
-    training; their -log of the given label, scaled to the same mean, is half of the score.
+    training; their -log of the given label, scaled to the same mean, is half of the score. duplicates (n,): equal
+    numbers for copies of a point, which count as one; None: every point for itself. memory_limit: bytes that what is
+    calculated of blocks of points may take. read(set) -> (n,d), where the sets are not that yet.
     """
-    y = torch.as_tensor(y).long()
-    total, score = 0.0, torch.zeros(len(y), dtype=torch.float64)
-    probability = torch.zeros(len(y), C, dtype=torch.float64)
-    for F in tqdm(sets, "moments", disable=None if len(sets) > 1 else True, leave=False):
-        F = torch.cat([torch.as_tensor(F).double(), votes(F, y, C, counts)], 1)
-        judgements = [judged(F, y, C, ridge, rounds) for ridge in ridges]
-        weight = sum(information(found, y) for found in judgements) / len(ridges)
+    read = read or (lambda F: np.asarray(F, dtype=float))
+    y = np.asarray(y)
+    copies = Copies.among(y, C, read(sets[-1]), duplicates)
+    shares, total = copies.shares, 0.0
+    score, probability = torch.zeros_like(shares), torch.zeros_like(shares)
+    for given in tqdm(sets, "moments", disable=None if len(sets) > 1 else True, leave=False):
+        F = standardized(read(given)[copies.first])
+        F = torch.cat([F[:, :-1], standardized(_votes(F[:, :-1], shares, counts, memory_limit))], 1)
+        judgements = [_judged(F, shares, ridge, rounds, memory_limit) for ridge in ridges]
+        weight = sum(information(found, shares) for found in judgements) / len(ridges)
         total += weight * len(ridges)
         for found in judgements:
-            doubt = -_of(found.q, y).log()
+            doubt = -found.q.clamp_min(1e-300).log()
             score += weight * doubt
-            probability += weight * doubt.mean().clamp_min(1e-12) * found.pi
-    score /= total
+            probability += weight * _mean(doubt, shares).clamp_min(1e-12) * found.pi
+    score = (score / total)[copies.of, y]
     if own is not None:
-        contradicted = -_of(torch.as_tensor(own).double(), y).log()
-        score = (score + contradicted * score.mean() / contradicted.mean().clamp_min(1e-300)) / 2
-    return score.numpy(), (probability / probability.sum(1, keepdim=True)).numpy()
+        weights = 1 / torch.from_numpy(np.bincount(copies.of))[copies.of]  # of a point among its copies
+        own = torch.as_tensor(own).double()[torch.arange(len(y)), torch.as_tensor(y).long()]
+        contradicted = -own.clamp_min(1e-300).log()
+        mean = (contradicted @ weights.double()).clamp_min(1e-300) / len(shares)
+        score = (score + contradicted * ((score @ weights.double()) / len(shares)) / mean) / 2
+    probability = probability / probability.sum(1, keepdim=True)
+    return score.numpy(), probability[copies.of].numpy()
 
 
-def information(found, y):
-    """How much of the given labels y (n,) a `Judgement` predicts, each without the point, as a share of their entropy.
+def information(found, labels):
+    """How much of the given labels a `Judgement` predicts, each without the point, as a share of their entropy.
 
-    1 - (mean of -log sum over c of pi_i(c) T[c, y_i]) / H(y), and LEAST where that is less: near 0 early in a training,
-    before the features say anything, and near 1 where they have learned every label by heart, which doubts none.
+    labels: y (n,), or the shares (n,C) of those of each point's copies. 1 - (mean of -log sum over c of
+    pi_i(c) T[c, y_i]) / H(y), and LEAST where that is less: near 0 early in a training, before the features say
+    anything, and near 1 where they have learned every label by heart, which doubts none.
     """
-    given = _of(found.pi @ found.noise, y).log().mean()
-    shares = torch.bincount(y, minlength=found.pi.shape[1]) / len(y)
-    return max(float(1 + given / torch.special.entr(shares).sum().clamp_min(1e-12)), LEAST)
+    shares = _shares(labels, found.pi.shape[1])
+    given = _mean((found.pi @ found.noise).clamp_min(1e-300).log(), shares)
+    entropy = torch.special.entr(shares.mean(0)).sum().clamp_min(1e-12)
+    return max(float(1 + given / entropy), LEAST)
 
 
-def _of(P, y):
-    """The probabilities (n,) of the labels y (n,) in P (n,C)."""
-    return P.gather(1, y[:, None])[:, 0].clamp_min(1e-300)
+def _mean(of_class, shares):
+    """The mean over the points of numbers (n,C) at their labels, given as shares (n,C)."""
+    return (of_class * shares).sum(1).mean()
 
 
-def votes(F, y, C, counts=VOTES):
+def _shares(labels, C):
+    """Labels (n,) as (n,C) zeros and ones; shares as they are."""
+    labels = torch.as_tensor(labels)
+    return labels if labels.ndim == 2 else one_hot(labels.long(), C).double()
+
+
+def votes(F, y, C, counts=VOTES, memory_limit=MEMORY):
     """The labels that the nearest points carry, as features (n, len(counts) (C-1)): shares of the classes 1 ... C-1.
 
     By Euclidean distance of the standardized features F (n,d), the point itself left out, the k-th nearest weighted
-    1/k. Wrong labels among them blur a vote, but none of them is the point's own.
+    1/k. Wrong labels among them blur a vote, but none of them is the point's own. y: labels (n,), or shares (n,C).
     """
-    y, F = torch.as_tensor(y).long(), standardized(F).numpy()
-    n = len(y)
+    return _votes(standardized(F)[:, :-1], _shares(y, C), counts, memory_limit)
+
+
+def _votes(F, shares, counts, memory_limit):
+    """`votes` of standardized features (n,d)."""
+    n, C = shares.shape
     voters = np.arange(n) if n <= VOTERS else np.sort(np.random.RandomState(0).choice(n, VOTERS, replace=False))
     most = min(max(counts, default=0), len(voters) - 1)
-    if not most:
+    if not most or not F.shape[1]:
         return torch.zeros(n, 0, dtype=torch.float64)
-    near = voters[NearestNeighbors(n_neighbors=most + 1).fit(F[voters]).kneighbors(F, return_distance=False)]
-    itself = np.argsort(near == np.arange(n)[:, None], axis=1, kind="stable")  # moves it to the end
-    labels = one_hot(y[np.take_along_axis(near, itself, 1)[:, :most]], C)[:, :, 1:].double()  # (n,most,C-1)
+    F, found = F.numpy(), torch.empty(n, len(counts) * (C - 1), dtype=torch.float64)
+    search = NearestNeighbors(n_neighbors=most + 1).fit(F[voters])
     weight = 1 / torch.arange(1, most + 1, dtype=torch.float64)
-    shares = [torch.einsum("nkc,k->nc", labels[:, :k], weight[:k] / weight[:k].sum()) for k in counts]
-    return torch.cat(shares, 1)
+    for rows in blocks(n, (most + 1) * (C + 5), memory_limit):
+        with config_context(working_memory=max(1, memory_limit // 2**20)):
+            near = voters[search.kneighbors(F[rows], return_distance=False)]
+        itself = np.argsort(near == np.arange(n)[rows, None], axis=1, kind="stable")  # moves it to the end
+        labels = shares[np.take_along_axis(near, itself, 1)[:, :most]][:, :, 1:]  # (n,most,C-1)
+        parts = [torch.einsum("nkc,k->nc", labels[:, :k], weight[:k] / weight[:k].sum()) for k in counts]
+        found[rows] = torch.cat(parts, 1)
+    return found
 
 
-def standardized(F):
-    """F (n,d) with mean 0 and standard deviation 1, without constant columns, and a constant 1: (n,D), float64."""
-    F = torch.as_tensor(F).double()
-    if not torch.isfinite(F).all():
-        row = int((~torch.isfinite(F)).any(1).nonzero()[0, 0])
-        raise UserError(f"the features of row {row} are not finite: mend or leave out that point")
-    F = F - F.mean(0)
-    scale = F.square().mean(0).sqrt()
-    kept = scale > 1e-9 * scale.max().clamp_min(1e-300)
-    return torch.cat([F[:, kept] / scale[kept], F.new_ones(len(F), 1)], 1)
+def blocks(n, width, memory_limit):
+    """Slices of n rows that take, with `width` numbers of float64 each, at most memory_limit bytes; of one at least."""
+    step = max(1, int(memory_limit / (8 * width)))
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
 def _noise(counts, prior):
@@ -164,26 +205,28 @@ def _noise(counts, prior):
     return T / T.sum(1, keepdim=True)
 
 
-def _round(F, targets, theta, ridge):
+def _round(F, targets, theta, ridge, memory_limit):
     """Fit the heads theta (D,K) to targets (n,K); returns them and every point's logits without it, (n,K)."""
     theta, z = theta.clone(), torch.empty_like(targets)
     for k in range(targets.shape[1]):
         t = targets[:, k]
-        theta[:, k], logits = _minimum(F, t, theta[:, k], ridge)
+        theta[:, k], logits = _minimum(F, t, theta[:, k], ridge, memory_limit)
         p = logits.sigmoid()
-        h = torch.linalg.solve_triangular(_factor(F, p, ridge), F.T, upper=False).square().sum(0)
+        L, h = _factor(F, p, ridge, memory_limit), torch.empty_like(p)
+        for rows in blocks(*F.shape, memory_limit / 3):
+            h[rows] = torch.linalg.solve_triangular(L, F[rows].T, upper=False).square().sum(0)
         z[:, k] = logits + h * (p - t) / (1 - (h * p * (1 - p)).clamp_max(LARGEST_LEVERAGE))
     return theta, z
 
 
-def _minimum(F, t, theta, ridge):
+def _minimum(F, t, theta, ridge, memory_limit):
     """Newton's method for one head (D,) and targets t (n,), from theta; returns it and its logits (n,)."""
     logits = F @ theta
     value = _value(logits, t, theta, ridge)
     for _ in range(STEPS):
         p = logits.sigmoid()
         gradient = F.T @ (p - t) + ridge * theta
-        step = torch.cholesky_solve(gradient[:, None], _factor(F, p, ridge))[:, 0]
+        step = torch.cholesky_solve(gradient[:, None], _factor(F, p, ridge, memory_limit))[:, 0]
         size = 1.0
         while size > 1e-6:
             candidate = theta - size * step
@@ -203,16 +246,22 @@ def _value(z, t, theta, ridge):
     return float((softplus(z) - t * z).sum() + ridge / 2 * theta.square().sum())
 
 
-def _factor(F, p, ridge):
+def _factor(F, p, ridge, memory_limit):
     """The Cholesky factor of n H, the Hessian of the sum of the losses with the ridge."""
-    weighted = F * (p * (1 - p)).sqrt()[:, None]
-    return torch.linalg.cholesky(weighted.T @ weighted + ridge * torch.eye(F.shape[1], dtype=F.dtype))
+    H = ridge * torch.eye(F.shape[1], dtype=F.dtype)
+    for rows in blocks(*F.shape, memory_limit / 2):
+        weighted = F[rows] * (p[rows] * (1 - p[rows])).sqrt()[:, None]
+        H += weighted.T @ weighted
+    L, failed = torch.linalg.cholesky_ex(H)
+    if failed:
+        raise UserError(f"the ridge {ridge:g} is too small for these features: give a larger one")
+    return L
 
 
-def _classes(z):
+def _classes(z, C):
     """The probabilities (n,C) of the classes from the logits of their heads."""
     p = z.sigmoid()
-    if z.shape[1] == 1:
+    if z.shape[1] == 1 and C == 2:
         return torch.cat([1 - p, p], 1)
     p = p.clamp_min(1e-300)
     return p / p.sum(1, keepdim=True)

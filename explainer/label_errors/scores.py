@@ -16,6 +16,9 @@ from scipy.special import softmax
 from config import UserError
 from explainer.attribution import RPSLJE, InfluenceFunction
 from explainer.attribution.heads import Head
+from explainer.attribution.rows import MEMORY
+from explainer.label_errors.columns import numbers, plain
+from explainer.label_errors.duplicates import duplicates
 from explainer.label_errors.noise import RIDGES, ROUNDS, doubted
 
 DAMPING = 1e-3  # of the mean eigenvalue of the Hessian: added to it, since a head that fits everything has none
@@ -43,9 +46,45 @@ class Moment(NamedTuple):
 
     @classmethod
     def of_head(cls, features, labels, fc, time=0.0):
-        """From CPU tensors and the linear layer behind them, a torch module."""
+        """From tensors and the linear layer behind them, a torch module."""
         weight, bias = (None if p is None else p.detach().float().cpu().numpy() for p in (fc.weight, fc.bias))
-        return cls(features.numpy(), labels.long().numpy(), weight, bias, time)
+        features = features.detach().cpu()
+        features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+        return cls(features.numpy(), labels.detach().cpu().long().numpy(), weight, bias, time)
+
+    def checked(self):
+        """The same as arrays, of any tensors, arrays or tables. Raises UserError for what does not fit together."""
+        labels = plain(self.labels, "labels")
+        features = numbers(self.features, "features", len(labels), keep=True)
+        weight = np.atleast_2d(plain(self.weight, "the head's weight"))
+        bias = None if self.bias is None else plain(self.bias, "the head's bias").reshape(-1)
+        C = max(2, len(weight))
+        if labels.ndim != 1 or not ((labels >= 0) & (labels < C) & (labels == np.floor(labels))).all():
+            raise UserError(f"labels {labels.shape}: give whole numbers from 0 to {C - 1}, one for each point")
+        if weight.shape[1] != features.shape[1] or (bias is not None and len(bias) != len(weight)):
+            shapes = f"a weight {weight.shape}" + ("" if bias is None else f" and {len(bias)} biases")
+            raise UserError(f"the head has {shapes} for {features.shape[1]} features: give (C, d) and (C,)")
+        left_out = None if self.left_out is None else numbers(self.left_out, "left_out", len(labels))
+        return self._replace(
+            features=features, labels=labels.astype(np.int64), weight=weight, bias=bias, left_out=left_out
+        )
+
+    def scaled(self):
+        """The same head of features of mean square 1 each, centred where it has a bias: its logits are the same."""
+        F = self.features.astype(np.float64)
+        origin = F[0] + (F - F[0]).mean(0) if self.bias is not None else np.zeros(F.shape[1])
+        F -= origin
+        scale = np.abs(F).max(0)
+        scale[scale <= 4 * np.finfo(float).eps * np.abs(origin)] = 0.0
+        live = scale > 0
+        F = F[:, live] / scale[live]
+        size = np.sqrt(np.square(F).mean(0))
+        weight = self.weight.astype(float)
+        bias = None if self.bias is None else self.bias + weight @ origin
+        F, weight = F / size, weight[:, live] * scale[live] * size
+        if not F.shape[1]:
+            F, weight = np.zeros((len(F), 1)), np.zeros((len(weight), 1))
+        return self._replace(features=F.astype(self.features.dtype, copy=False), weight=weight, bias=bias)
 
     @property
     def classes(self):
@@ -83,25 +122,57 @@ def own_probabilities(moments):
 
 
 def leave_one_out_loss(moments):
-    """The cross-entropy of the given label by the head fitted without the point, in closed form.
+    """The cross-entropy of the given label by the head fitted without the point and its copies, in closed form.
 
-    `Expansion.leave_one_out` of the last head: one Cholesky factorization, no refit.
+    As `Expansion.leave_one_out` of the last head: one factorization, no refit.
     """
     probability, labels = leave_one_out(moments[-1]), moments[-1].labels
     return -np.log(probability[np.arange(len(labels)), labels].clip(1e-300))
 
 
 def leave_one_out(moment):
-    """The probabilities (n,C) of every point by the head fitted without it, or by `left_out` where that is given."""
+    """The probabilities (n,C) of every point by the head fitted without it and without its copies.
+
+    By `left_out` where that is given. The Hessian is damped by a share of its mean eigenvalue, of features that have
+    been brought to the same size, so that no column's unit matters.
+    """
     if moment.left_out is not None:
         z = moment.left_out.astype(float)
         return softmax(np.column_stack([np.zeros(len(z)), z]) if z.shape[1] == 1 else z, axis=1)
+    ids = duplicates(moment.features, dtype=_precision(moment))
+    moment = moment.scaled()
     head, F = _head(moment)
     P = head.probabilities(head.logits(F))
     mean = float((P * (1 - P)).sum(1) @ F.square().sum(1)) / (len(F) * head.weight.numel())  # eigenvalue of H
-    damped = moment.explainer(InfluenceFunction, damping=max(DAMPING * mean, 1e-12))
-    probability = damped.leave_one_out().probabilities
-    return np.stack([1 - probability, probability], 1) if probability.ndim == 1 else probability
+    explainer = moment.explainer(InfluenceFunction, damping=max(DAMPING * mean, 1e-12))
+    probability = head.probabilities(_without_copies(explainer, ids)).numpy()
+    return np.column_stack([1 - probability, probability]) if probability.shape[1] == 1 else probability
+
+
+def _without_copies(explainer, ids):
+    """The logits (n,C) of `Expansion.leave_one_out`, of every point without all points of the same number (n,).
+
+    z_-g = z_i - (I - s Q_i S_i)^-1 (f_i'H^-1 g - Q_i sum of r_j over its s copies j).
+    """
+    solver, head = explainer.solver, explainer.center
+    newton, identity = explainer._step(explainer.gradient), torch.eye(head.C, dtype=torch.float64)
+    groups = torch.from_numpy(ids)
+    sizes = torch.bincount(groups)[groups].double()
+    R = torch.cat([explainer.residuals(rows).double() for rows, _ in explainer.rows.blocks()])
+    pulls = torch.zeros(int(groups.max()) + 1, head.C, dtype=torch.float64).index_add_(0, groups, R)[groups]
+    logits = torch.empty_like(R)
+    for rows, F in explainer.rows.blocks(8 * head.C * head.C):
+        f = F.double()
+        Q, S = solver.leverage(f) / explainer.n, head.curvature(explainer.P[rows].double(), identity)
+        u = f @ newton - torch.einsum("bce,be->bc", Q, pulls[rows])
+        corrected = torch.linalg.solve(identity - sizes[rows, None, None] * (Q @ S), u[:, :, None])
+        logits[rows] = head.logits(f) - corrected[:, :, 0]
+    return logits
+
+
+def _precision(moment):
+    """The precision that the features were rounded to, as torch knows it."""
+    return getattr(torch, str(moment.features.dtype), None)
 
 
 def _head(moment):
@@ -116,17 +187,21 @@ def without_anchor(moments, lr=1e-5):
 
     The published score is |w_i f_i| with n w_i f_i = theta_hat f_i - f_i'H^-1 f_i r_i. Its first part is the logit,
     large where the network is sure of a label; only the second says what the point does to itself, and its sign by the
-    label is always the same: f_i'H^-1 f_i |r_i|, the leverage times the residual.
+    label is always the same: f_i'H^-1 f_i |r_i|, the leverage times the residual. Of a point with copies of its label
+    it is what they do together. Features are brought to the same size first, so that no column's unit matters.
     """
-    explainer = moments[-1].explainer(RPSLJE, lr=lr)
+    moment = moments[-1].scaled()
+    explainer = moment.explainer(RPSLJE, lr=lr)
     found = []
     for rows, F in explainer.rows.blocks():
         E = explainer._directions(rows)
         found.append(-explainer.solver.quadratic(F, explainer.residuals(rows), E).double() / explainer.n)
-    return torch.cat(found).numpy()
+    ids = duplicates(moments[-1].features, dtype=_precision(moment))
+    copies = np.unique(np.column_stack([ids, moment.labels]), axis=0, return_inverse=True, return_counts=True)
+    return torch.cat(found).numpy() * copies[2][copies[1].reshape(-1)]
 
 
-def noise_model(moments, ridges=RIDGES, rounds=ROUNDS):
+def noise_model(moments, ridges=RIDGES, rounds=ROUNDS, memory_limit=MEMORY):
     """How improbable the given label is by a head that knows of label noise, over the whole training.
 
     At every moment `explainer.label_errors.noise.judged` fits the noise and a head to the features (to `left_out` where
@@ -145,15 +220,18 @@ def noise_model(moments, ridges=RIDGES, rounds=ROUNDS):
     features memorize from the first epoch on, as those of a network trained from nothing on few points do, the lag says
     more than the fit.
     """
-    return proposed(moments, ridges, rounds)[0]
+    return proposed(moments, ridges, rounds, memory_limit)[0]
 
 
-def proposed(moments, ridges=RIDGES, rounds=ROUNDS):
+def proposed(moments, ridges=RIDGES, rounds=ROUNDS, memory_limit=MEMORY):
     """`noise_model`'s score (n,), and the classes (n,) that it takes for the right ones."""
+    moments = [moment.checked() for moment in moments]
     last = moments[-1]
-    sets, more = [moment.features for moment in moments], {}
+    sets, more = [moment.features for moment in moments], {"memory_limit": memory_limit}
+    more["duplicates"] = duplicates(*sets, dtype=_precision(last))
     if last.left_out is not None:  # the features, leaves of trees that were grown for the labels, would give them away
-        sets, more = [moment.left_out for moment in moments], {"counts": ()}
+        sets = [moment.left_out for moment in moments]
+        more |= {"counts": (), "duplicates": duplicates(*(moment.features for moment in moments), *sets)}
     own = own_probabilities(moments)
     if own is not None:
         more["own"] = own.mean(0)
@@ -190,8 +268,9 @@ def scored(key, moments):
     """The suspicion (n,) by a detector's key. Raises UserError for an unknown one, and for moments that differ."""
     if key not in DETECTORS:
         raise UserError(f"detector is {key!r}: give one of {', '.join(DETECTORS)}")
-    if not moments:
+    if not len(moments):
         raise UserError("got no moment of a training: give at least the last one")
+    moments = [moment.checked() for moment in moments]
     for moment in moments[:-1]:
         if not np.array_equal(moment.labels, moments[-1].labels):
             raise UserError("the moments have different labels: give those of one training")
