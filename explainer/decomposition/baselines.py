@@ -9,7 +9,8 @@ import torch
 from config import UserError
 from explainer.attribution.checks import number
 from explainer.decomposition import passes
-from explainer.decomposition.cd import LESS, MAX_BATCH, embedding_of
+from explainer.decomposition.cd import LESS, MAX_BATCH
+from explainer.decomposition.embeddings import embedding_of
 from explainer.decomposition.scores import check_inputs, check_masks, logits_of
 from models.training import enough_memory
 

@@ -11,6 +11,7 @@ import torch
 from config import UserError
 from explainer.attribution.checks import number
 from explainer.decomposition import passes
+from explainer.decomposition.embeddings import Tokens, embedding_of
 from explainer.decomposition.rules.base import Rules
 from explainer.decomposition.scores import Scores, check_inputs, check_masks, check_sum, logits_of
 from explainer.decomposition.split import Split, UnsupportedOp
@@ -62,13 +63,13 @@ def cd_text(
     detach_share=False,
     detach_embedding=False,
 ):
-    """Scores of sets of tokens, for a model that embeds its inputs and is recurrent, convolutional or both.
+    """Scores of sets of tokens, for a model that embeds its inputs: recurrent, convolutional, with attention, or sums.
 
     ids (N,T): tokens. lengths (N,): given to the model as its second argument, and what a mask may not go beyond.
-    token_masks: (Q,T) or (N,Q,T). embedding: the nn.Embedding whose vectors are split, or its name; "auto": the only
-    one. bias_rule: "mask", an LSTM's own drive is relevant at the mask's tokens (Singh et al., 2019), so that the mask
-    of all tokens gives the prediction; "irrelevant", never (Murdoch et al., 2018). detach_embedding: no gradient goes
-    to the embedding. The rest is as for `cd`.
+    token_masks: (Q,T) or (N,Q,T). embedding: the nn.Embedding or EmbeddingBag whose vectors are split, or its name;
+    "auto": the only one. bias_rule: "mask", what the biases of an LSTM, GRU or RNN do alone is relevant at the mask's
+    tokens (Singh et al., 2019), so that the mask of all tokens gives the prediction; "irrelevant", never (Murdoch et
+    al., 2018). detach_embedding: no gradient goes to the embedding. The rest is as for `cd`.
     """
     ids = check_inputs(ids, "ids")
     if ids.ndim != 2 or ids.is_floating_point():
@@ -83,11 +84,12 @@ def cd_text(
     if (masks.cpu() * beyond[:, None]).any():
         raise UserError("token_masks: a mask is longer than its sentence; give 0 beyond the length")
     settings = _settings(relu=relu, zero_rule=zero_rule, bias_rule=bias_rule, detach_share=detach_share)
-    layer = embedding_of(model, embedding)
+    layer = embedding_of(model, embedding, (torch.nn.Embedding, torch.nn.EmbeddingBag))
     inputs = (ids,) if lengths is None else (ids, torch.as_tensor(lengths))
 
     def parts(rules, rows, columns):
-        own = {layer: lambda module, tokens: _embedded(module, tokens, masks[rows, columns], rules, detach_embedding)}
+        some = None if lengths is None else length.to(rows.device)[rows]
+        own = {layer: Tokens(ids[rows], masks[rows, columns], some, rules, detach_embedding)}
         return tuple(value[rows.to(value.device)] for value in inputs), own
 
     return _scores(model, inputs, parts, masks.shape[1], settings, tol if check else torch.inf, max_batch)
@@ -170,31 +172,3 @@ def _scores(model, inputs, parts, Q, settings, tol, max_batch):
         if tol != torch.inf:
             check_sum(rel, irrel, logits, tol, next((p.dtype for p in model.parameters()), logits.dtype))
     return Scores(rel, irrel, logits)
-
-
-def embedding_of(model, wanted):
-    """The module that embeds the tokens. Raises UserError where it is not clear which."""
-    known = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding)}
-    if isinstance(wanted, torch.nn.Module):
-        return wanted
-    if wanted == "auto" and len(known) == 1:
-        return next(iter(known.values()))
-    if wanted not in known:
-        names = ", ".join(known) or "none"
-        raise UserError(f"embedding is {wanted!r}, and the model's are: {names}; give one of them")
-    return known[wanted]
-
-
-def _embedded(module, tokens, masks, rules, detach):
-    """The embedding's vectors (R,T,d), or (T,R,d), split by the masks (R,T)."""
-    vectors = type(module).forward(module, tokens)  # not the rule in its place
-    vectors = vectors.detach() if detach else vectors
-    m = masks.to(vectors.dtype)
-    if tokens.shape == m.T.shape and tokens.shape != m.shape:
-        m = m.T
-    if tokens.shape != m.shape:
-        raise UnsupportedOp(f"the embedding is given tokens {tuple(tokens.shape)}: the masks are {tuple(m.shape)}")
-    m = m[:, :, None]
-    found = Split(m * vectors, (1 - m) * vectors, m, rules)
-    rules.record("embedding", found)
-    return found

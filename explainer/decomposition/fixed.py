@@ -70,8 +70,9 @@ class Fixed(Split):
             return dispatch(function, _bare(args), kwargs)
         given = {**dict(enumerate(args)), **kwargs}
         held = HELD.get(base, ())
-        if any(True for key, value in given.items() if key not in held for part in splits(value) if part.fixed):
-            self._no_parts()
+        for part in splits([value for key, value in given.items() if key not in held]):
+            if part.fixed:
+                part._no_parts()
         return dispatch(function, _bare(args), _bare(kwargs))
 
     def _wrapped(self, args, kwargs, function, name):

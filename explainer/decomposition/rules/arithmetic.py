@@ -86,17 +86,22 @@ def _lp_pool(rules, x, *args, **kwargs):
 
 @register_rule("cat", "concat", "concatenate")
 def cat(rules, tensors, dim=0):
-    return _joined(torch.cat, tensors, dim)
+    return _joined(rules, torch.cat, tensors, dim)
 
 
 @register_rule("stack")
 def stack(rules, tensors, dim=0):
-    return _joined(torch.stack, tensors, dim)
+    return _joined(rules, torch.stack, tensors, dim)
 
 
-def _joined(function, tensors, dim):
+def _joined(rules, function, tensors, dim):
+    """A constant among them is shared out by the mean share of what it joins."""
     x = next(t for t in tensors if isinstance(t, Split))
-    tensors = [t if isinstance(t, Split) else x.like(torch.zeros_like(t), t, torch.zeros_like(t)) for t in tensors]
+    if not all(isinstance(t, Split) for t in tensors):
+        w = x.w.expand_as(x.b)
+        w = w.mean(dim, keepdim=True) if function is torch.cat else w
+        zeros = [t if isinstance(t, Split) else x.like(torch.zeros_like(t), torch.zeros_like(t), w) for t in tensors]
+        tensors = [t if isinstance(t, Split) else joined(rules, zero, t) for t, zero in zip(tensors, zeros)]
     b, g = (function([getattr(t, part) for t in tensors], dim) for part in "bg")
     same = [even(t.w) is t.w and t.w.shape == x.w.shape for t in tensors]
     if all(same) and dim not in (0, -b.ndim) and b.ndim == x.b.ndim:
