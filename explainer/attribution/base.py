@@ -1,5 +1,6 @@
 """Attributor: what all methods share. A method says how its scores are made; this class knows all the rest."""
 
+import sys
 from abc import abstractmethod
 from numbers import Real
 from pathlib import Path
@@ -9,12 +10,13 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
-from explainer.attribution.checks import number, path, settings, tensor
+from explainer.attribution.checks import flag, number, path, settings, tensor
 from explainer.attribution.problem import HeadOnPoints
-from explainer.attribution.rows import floating
-from explainer.attribution.scores import save_blocks, score_blocks
+from explainer.attribution.questions import Question, Tested
+from explainer.attribution.rows import Rows, floating
+from explainer.attribution.scores import Kept, Term, save_blocks, score_blocks
 from explainer.attribution.search import approximate
-from explainer.attribution.topk import Running, TopK
+from explainer.attribution.topk import Running, TopK, finite, largest
 
 
 class Attributor(HeadOnPoints):
@@ -25,17 +27,20 @@ class Attributor(HeadOnPoints):
 
     intercept: make the head's bias part of the decomposition, as the weight of a constant feature; False leaves it to
     the logits, unexplained.
-    head: binary, multiclass, multilabel, or auto (by the number of logits and the shape of the labels).
+    head: binary, multiclass, multilabel, regression (squared loss), or auto (one of the first three, by the number of
+    logits and the shape of the labels).
     decay: the weight decay of a head that minimizes its mean loss plus decay/2 |Theta|^2; part of the loss that is
-    expanded. decay_intercept: whether the bias decays as well (as in torch's optimizers) or not (as in scikit-learn).
+    expanded. decay_intercept: whether the bias decays as well (as in torch's optimizers) or not (as in scikit-learn),
+    or the decay that it has instead.
     damping: added to the diagonal of H and to nothing else, for a Hessian that is nearly singular.
+    sample_weight (n,), class_weight, label_smoothing: of the loss that was trained on (`weighting`, `heads`).
     solver: auto, or a key of `SOLVERS`, or a `Solver` class; solver_settings: what it takes.
     n_samples_for_hessian: average H over so many points drawn by `seed` instead of all.
     precision: of the products over the rows, a torch dtype; None is that of the features. Sums over blocks, the
     factorization and the solves are in float64, but for the test points' side of the scores of one logit where H is
     well-conditioned.
-    device: where the rows are worked on; None is the model's. memory_limit: bytes that a block and what is calculated
-    from it may need. cache: a folder that keeps the features; see `from_cache`.
+    device: where the rows are worked on; None is where the model, or the array of features, is. memory_limit: bytes
+    that a block and what is calculated from it may need. cache: a folder that keeps the features; see `from_cache`.
 
     Raises UserError, in one line, for whatever it could not work with. Nothing that is given is changed.
     """
@@ -74,58 +79,119 @@ class Attributor(HeadOnPoints):
         indices = np.argsort(-suspicion, kind="stable")[:k]
         return indices, suspicion[indices]
 
-    def influence(self, test, target="predicted", out=None):
+    def influence(self, test, target="predicted", out=None, *, candidates=None, mean=False, per="row"):
         """Scores of every training point for every test point.
 
         test: a loader (of a model), or features (m,d), or (features, labels). target: the class that is explained:
-        "predicted", "label", one class, or a class for each test point (m,).
+        "predicted", "label", one class, or a class for each test point (m,). Of a regression: the number of an output;
+        of its loss, the labels.
+        candidates: score these in place of the training points, given as test points with their labels: each as a
+        training point of weight 1 at the same head, so that a point's score is minus what adding it would do.
+        mean: one row, the mean over the test points. per: "row", or "point" for the sums over the rows that are
+        positions of one point, of training and test points alike.
         Returns an iterator over blocks (m_b, n) of test points; with out=PATH a memmap (m,n) of that .npy file, in
         float32.
         """
-        F, classes = self._test(test, _asked(target))
-        blocks, out = self._blocks(F, classes), path("out", out)
+        question = self._question(test, target, candidates, mean, per)
+        blocks, out = self._blocks(question), path("out", out)
         if out is None:
             return blocks
-        save_blocks(out, blocks, (len(F), self.n))
+        save_blocks(out, blocks, (question.tests, question.points))
         return np.load(out, mmap_mode="r") if ranks.rank() == 0 else None
 
-    def _blocks(self, F, classes):
-        for part in self._parts(F, classes, 8 * self.n):
-            queries = self._queries(*part)
-            parts = torch.cat([scores for _, scores in score_blocks(self.terms, queries)], 1)
-            yield ranks.gathered(parts.T.contiguous()).T.cpu().numpy()
+    def _blocks(self, question):
+        for queries in self._parts(question, 8 * question.rows):
+            yield self._whole(question, queries).cpu().numpy()
 
-    def top_k(self, test, k=5, target="predicted", order="descending", search="exact", search_settings=None):
+    def _whole(self, question, queries):
+        """All scores of some queries (m_b,n), of all ranks, summed by point where that is asked for."""
+        parts = torch.cat([scores for _, scores in score_blocks(question.terms, queries)], 1)
+        return question.summed(ranks.gathered(parts.T.contiguous()).T)
+
+    def top_k(
+        self,
+        test,
+        k=5,
+        target="predicted",
+        order="descending",
+        search="exact",
+        search_settings=None,
+        *,
+        candidates=None,
+        mean=False,
+        per="row",
+    ):
         """The k training points with the largest scores of each test point: `TopK`.
 
-        test, target: as `influence` takes them. order: "descending" for those that speak most for the class,
-        "ascending" for its opponents. search: "exact", in blocks; or "faiss", an approximate index that needs the faiss
-        package, with its recall in the result. Raises UserError for k above the number of training points.
+        test, target, candidates, mean, per: as `influence` takes them. order: "descending" for those that speak most
+        for the class, "ascending" for its opponents; equal ones by index. search: "exact", in blocks; or "faiss", an
+        approximate index that needs the faiss package, with its recall in the result. Raises UserError for k above the
+        number of training points.
         """
-        self._check_k(k)
         if order not in ("descending", "ascending"):
             raise UserError(f"order is {order!r}: give descending or ascending")
-        F, classes = self._test(test, _asked(target))
+        self._check_k(k, self.n if candidates is None else sys.maxsize)
+        question = self._question(test, target, candidates, mean, per)
+        self._check_k(k, question.points)
         sign = 1 if order == "descending" else -1
         if search != "exact":
-            found = approximate(self, F, classes, k, sign, search, settings("search_settings", search_settings))
-            return TopK(*found[:2], classes.cpu().numpy(), self.method, self.unit, found[2])
-        found = [self._best(*part, k, sign) for part in self._parts(F, classes)]
+            if candidates is not None or mean or per != "row":
+                raise UserError(f"search {search} takes no candidates, mean or per: take search='exact'")
+            found = approximate(self, question, k, sign, search, settings("search_settings", search_settings))
+            return TopK(*found[:2], question.shown(), self.method, self.unit, found[2])
+        more = 0 if question.columns is None else 8 * question.rows
+        found = [self._best(question, queries, k, sign) for queries in self._parts(question, more)]
         values, indices = (torch.cat(part).cpu().numpy() for part in zip(*found))
-        return TopK(values, indices, classes.cpu().numpy(), self.method, self.unit)
+        return TopK(values, indices, question.shown(), self.method, self.unit)
 
-    def _check_k(self, k):
-        number("k", k, least=1, most=self.n, whole=True)
+    def _check_k(self, k, most=None):
+        number("k", k, least=1, most=self.n if most is None else most, whole=True)
 
-    def _parts(self, F, classes, more=0):
-        """Test points in parts whose queries, and `more` bytes for each point, fit into the memory limit."""
+    def _question(self, test, target, candidates, mean, per):
+        flag("mean", mean)
+        if per not in ("row", "point"):
+            raise UserError(f"per is {per!r}: give row or point")
+        tested = self._test(test, _asked(target))
+        if candidates is None:
+            terms, columns, rows = self.terms, self.groups, self.n
+        else:
+            given = self._test(candidates, None)
+            terms, columns, rows = self._candidates(given), given.groups, len(given.features)
+        groups, columns = (tested.groups, columns) if per == "point" else (None, None)
+        return Question(tested.features, tested.classes, groups, terms, columns, rows, mean)
+
+    def _candidates(self, given):
+        """Terms over rows that are no training points; each rank has its share of them."""
+        if given.labels is None:
+            raise UserError("the candidates have no labels: give (features, labels), or a loader that has them")
+        labels = given.labels.to(self.device)
+        if len(labels) != len(given.features):
+            raise UserError(f"got {len(given.features)} candidates and {len(labels)} labels: give as many of each")
+        self.head.check(labels)
+        features = given.features.split(self.head.D, 1)
+        terms, constant = [], int(self.head.bias)
+        for f, c in zip(features, self._coefficients([f.double() for f in features], labels)):
+            inner = f[:, : self.head.D - constant]
+            rows = Rows(inner, constant, self.rows.dtype, self.device, self.rows.memory_limit)
+            terms.append(Term(rows, Kept(c[rows.first : rows.first + rows.n])))
+        return terms
+
+    @abstractmethod
+    def _coefficients(self, features, labels):
+        """[c (b,C)] of points with features [(b,D)] and labels, one of each for every term, as if in training."""
+
+    def _parts(self, question, more=0):
+        """`Queries` of parts of the test points that, with `more` bytes for each, fit into the memory limit."""
         step = max(1, int(self.rows.memory_limit / (24 * self.head.weight.numel() * len(self.terms) + more)))
-        return [(F[start : start + step], classes[start : start + step]) for start in range(0, len(F), step)]
+        yield from question.queries(self._queries, step)
 
-    def _best(self, F, classes, k, sign):
-        queries = self._queries(F, classes)
-        running = Running(len(F), k, self.rows.dtype, self.device)
-        for first, scores in score_blocks(self.terms, queries, constant=False, reuse=True):
+    def _best(self, question, queries, k, sign):
+        m = len(queries.constant)
+        if question.columns is not None:
+            values, indices = largest(sign * finite(self._whole(question, queries)), k)
+            return sign * values, indices
+        running = Running(m, k, self.rows.dtype, self.device)
+        for first, scores in score_blocks(question.terms, queries, constant=False, reuse=True):
             running.add(scores if sign > 0 else scores.neg_(), first)
         values, indices = running.of_all_ranks()
         return sign * values + queries.constant[:, None].to(values.dtype), indices
@@ -139,8 +205,8 @@ class Attributor(HeadOnPoints):
         return self.head.at(self.parameters).logits(self._test(test, None)[0].double()).cpu().numpy()
 
     def _test(self, test, target):
-        """Features (m,D) of test points in the rows' precision, and the explained classes (m,)."""
-        labels = None
+        """`Tested`: features (m,D) of test points in the rows' precision, and the explained classes (m,)."""
+        labels = groups = None
         if isinstance(test, tuple) and len(test) == 2:
             test, labels = test
         if labels is not None and self.inputs is not None:
@@ -152,7 +218,7 @@ class Attributor(HeadOnPoints):
         elif _is_loader(test):
             if self.features is None:
                 raise UserError("this explainer was made from arrays: give features (m, d) instead of a loader")
-            test, own = self.features.together(test)
+            test, own, groups = self.features.together(test)
             labels = own if labels is None else labels
         elif self.features is None and not isinstance(test, (str, Path)):
             test = floating(test, self.rows.dtype)
@@ -162,10 +228,16 @@ class Attributor(HeadOnPoints):
         if bad.any():
             raise UserError(f"the features of test point {int(bad.nonzero()[0, 0])} are not finite: leave it out")
         labels = None if labels is None else tensor(labels, "labels")
-        return F, None if target is None else self._explained(F, labels, target)
+        groups = None if groups is None else groups.to(self.device)
+        return Tested(F, None if target is None else self._explained(F, labels, target), groups, labels)
 
     def _explained(self, F, labels, target):
-        return self.head.explained(self.head.logits(F.double()), labels, target)
+        return self._chosen(self.head, F, labels, target)
+
+    def _chosen(self, head, F, labels, target):
+        Z = head.logits(F.double())
+        loss_of_numbers = head.kind == "regression" and self.unit == "loss"
+        return head.wanted(Z, labels, target) if loss_of_numbers else head.explained(Z, labels, target)
 
     def __repr__(self):
         kind = f"{self.head.kind} head {self.head.D} x {self.head.C}"

@@ -72,7 +72,8 @@ def tensor(source, name):
     found = array(source, name)
     if isinstance(found, torch.Tensor):
         return found
-    return torch.from_numpy(found if found.flags.writeable else np.array(found))
+    backwards = any(stride < 0 for stride in found.strides)
+    return torch.from_numpy(found if found.flags.writeable and not backwards else np.array(found, order="C"))
 
 
 def first_line(error):

@@ -15,7 +15,7 @@ LARGEST_INVERSE = {torch.float64: 1e11, torch.float32: 1e4}  # norm of its inver
 
 
 class LeaveOneOut(NamedTuple):
-    """Of every training point without itself: logits (n,C), probabilities (n,C), (n,) each for a binary head."""
+    """Of every training point without itself: logits (n,C), probabilities (n,C), (n,) each for a head of one logit."""
 
     logits: np.ndarray
     probabilities: np.ndarray
@@ -27,13 +27,23 @@ class Expansion(Attributor):
     def _expand(self, center):
         self.center = center
         self.P, self.gradient = self._at(center)
+        self._check_center()
         self.gradient = self.gradient + self.decay[:, None] * center.weight
         self.solver = self._solver_at(self.P, center)
         self.terms = [Term(self.rows, self.residuals)]
 
+    def _check_center(self):
+        """Raise UserError where nothing can be expanded around the center."""
+
     def residuals(self, rows):
-        """R = P - Y (b,C) of a slice of this rank's rows, in their precision."""
+        """R = w (P - Y) (b,C) of a slice of this rank's rows, in their precision."""
+        return self._weighed(self._unweighted(rows), rows)
+
+    def _unweighted(self, rows):
         return self.P[rows] - self._targets(rows).to(self.P.dtype)
+
+    def _coefficients(self, features, labels):
+        return [self.center.probabilities(self.center.logits(features[0])) - self.head.targets(labels)]
 
     @property
     def parameters(self):
@@ -53,9 +63,10 @@ class Expansion(Attributor):
         One Newton step from the expansion's center on the loss of the others,
         z_-i = f_i'Theta - (I - Q_i S_i)^-1 (f_i'H^-1 g - Q_i r_i), with the leverage
         Q_i = (f_i (x) I)'(n H)^-1 (f_i (x) I) and the mean gradient g: the leverage-corrected logit (Pregibon, 1981;
-        Cook and Weisberg, 1982); H and g include the decay. Exact for a quadratic loss; at a fitted head close to a
-        refit. Raises UserError for a point that determines a direction of the head alone, as far as the rows' precision
-        tells (leverages above 1 - 1e-4 in float32).
+        Cook and Weisberg, 1982); H and g include the decay, r_i and S_i the weight. Exact for a quadratic loss, as of a
+        regression, whose outputs are logits and probabilities alike; at a fitted head close to a refit. Raises
+        UserError for a point that determines a direction of the head alone, as far as the rows' precision tells
+        (leverages above 1 - 1e-4 in float32).
         """
         solver, head = self.solver, self.center
         logits = torch.empty(self.rows.n, head.C, dtype=torch.float64, device=self.device)
@@ -64,7 +75,7 @@ class Expansion(Attributor):
         identity = torch.eye(head.C, dtype=torch.float64, device=self.device)
         for rows, F in self.rows.blocks(8 * head.C * head.C):
             f, P, R = F.double(), self.P[rows].double(), self.residuals(rows).double()
-            Q, S = solver.leverage(f) / self.n, head.curvature(P, identity)
+            Q, S = solver.leverage(f) / self.n, self._weighed(head.curvature(P, identity), rows)
             u = f @ newton - torch.einsum("bce,be->bc", Q, R)
             left = identity - Q @ S
             corrected, failed = torch.linalg.inv_ex(left)
@@ -80,7 +91,7 @@ class Expansion(Attributor):
             logits[rows] = head.logits(f) - (corrected @ u[:, :, None])[:, :, 0]
         logits = ranks.gathered(logits)
         P = head.probabilities(logits)
-        if head.kind == "binary":
+        if head.C == 1:
             logits, P = logits[:, 0], P[:, 0]
         return LeaveOneOut(logits.cpu().numpy(), P.cpu().numpy())
 

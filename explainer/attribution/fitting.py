@@ -10,19 +10,20 @@ STEPS = 100
 SMALL = 2000  # entries of the head that are solved exactly in each step
 
 
-def fit_head(rows, Y, head, decay, tolerance=1e-9):
+def fit_head(rows, Y, head, decay, tolerance=1e-9, weights=None):
     """The head at its minimum, from its given parameters.
 
     rows: `Rows`. Y (n,C): targets, labels or probabilities, of this rank's rows. decay: >= 0, of all parameters, the
-    bias included. tolerance: of the gradient's largest entry. Raises UserError where it does not get there: without
-    decay the minimum may not exist.
+    bias included. tolerance: of the gradient's largest entry. weights (n,): of the points' losses, None for 1 each.
+    Raises UserError where it does not get there: without decay the minimum may not exist.
     """
     n = int(ranks.total(torch.tensor(len(rows), device=head.weight.device)))
-    value, P, gradient = _at(rows, Y, head, decay, n)
+    objective = rows, Y, decay, n, weights
+    value, P, gradient = _at(head, *objective)
     for _ in range(STEPS):
         if float(gradient.abs().max()) <= tolerance:
             return head
-        curvature = Curvature(rows, P, head, decay)
+        curvature = Curvature(rows, P, head, decay, weights)
         if head.weight.numel() <= SMALL:
             step = solver_for(curvature, "exact", rcond=1e-13).solve(gradient[None])[0]
         else:
@@ -32,7 +33,7 @@ def fit_head(rows, Y, head, decay, tolerance=1e-9):
         slope, size = float((gradient * step).sum()), 1.0
         while True:
             candidate = head.at(head.weight - size * step)
-            new = _at(rows, Y, candidate, decay, n)
+            new = _at(candidate, *objective)
             if new[0] <= value - 1e-4 * size * slope + 1e-15 * abs(value) or size < 1e-9:
                 break
             size /= 2
@@ -53,7 +54,7 @@ def probabilities(rows, head):
     return P
 
 
-def _at(rows, Y, head, decay, n):
+def _at(head, rows, Y, decay, n, weights):
     """The objective, the probabilities (n,C) and the gradient (D,C) at a head."""
     P = torch.empty(len(rows), head.C, dtype=torch.float64, device=head.weight.device)
     gradient, value = torch.zeros_like(head.weight), torch.zeros((), dtype=torch.float64, device=head.weight.device)
@@ -61,7 +62,8 @@ def _at(rows, Y, head, decay, n):
         F = F.double()
         Z = head.logits(F)
         P[part] = head.probabilities(Z)
-        value += head.losses(Z, Y[part]).sum()
-        gradient += F.T @ (P[part] - Y[part])
+        w = 1.0 if weights is None else weights[part, None]
+        value += (w * head.losses(Z, Y[part])[:, None]).sum()
+        gradient += F.T @ (w * (P[part] - Y[part]))
     value = float(ranks.total(value)) / n + decay / 2 * float(head.weight.square().sum())
     return value, P, ranks.total(gradient) / n + decay * head.weight

@@ -38,10 +38,11 @@ class GroupInfluence(InfluenceFunction):
         F = self.rows.take(own.tolist()).double()
         rows = torch.as_tensor(own, device=self.device)
         P = self.P[rows].double()
-        g = ranks.total(F.T @ (P - self.head.targets(self.labels[rows + self.rows.first])))
+        w = 1.0 if self.sample_weight is None else self.own_weight[rows, None]
+        g = ranks.total(F.T @ (w * (P - self.head.targets(self.labels[rows + self.rows.first]))))
 
         def step(delta):
-            curved = F.T @ self.head.curved(P, F @ delta)
+            curved = F.T @ (w * self.head.curved(P, F @ delta))
             return self.solver.solve((g + ranks.total(curved))[None])[0] / self.n
 
         delta = step(torch.zeros_like(g))
@@ -58,5 +59,5 @@ class GroupInfluence(InfluenceFunction):
         refitted. order: 1, the sum of the points' influences; 2, with the second-order correction; more terms; or
         "newton", the whole series. test as in `influence`.
         """
-        F, _ = self._test(test, None)
+        F = self._test(test, None).features
         return (F.double() @ self.displacement(indices, order)).cpu().numpy()

@@ -14,7 +14,8 @@ class InfluenceFunction(Expansion):
 
     score(t, i) = g_t'H^-1 g_i / n, with g_t = f_t r_t' the gradient of the loss that test point t has when the
     explained class is its label: an estimate of how much that loss would grow if point i were removed and the head
-    refitted. Positive supports the class, negative opposes it. The score of a point for itself is never negative.
+    refitted. Positive supports the class, negative opposes it. The score of a point for itself is never negative. Of a
+    regression the loss is that of the test point's label, which must be given.
     """
 
     method, unit = "Influence function", "loss"
@@ -29,8 +30,7 @@ class InfluenceFunction(Expansion):
         return Queries([V.div_(self.n)], f.new_zeros(len(F)))
 
     def _own(self, F, rows):
-        R = self.residuals(rows)
-        return self.solver.quadratic(F, R, R).double() / self.n
+        return self.solver.quadratic(F, self.residuals(rows), self._unweighted(rows)).double() / self.n
 
     def weights(self):
         """W_i in blocks: (slice of the training points, (b,D,C)), float64."""

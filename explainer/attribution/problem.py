@@ -1,5 +1,6 @@
 """The points that are explained by, with the head on them: where they come from, checks, and passes over them."""
 
+import hashlib
 import inspect
 from abc import ABC, abstractmethod
 
@@ -16,12 +17,15 @@ from explainer.attribution.linear_models import LinearModel
 from explainer.attribution.rows import MEMORY, Rows, Taken, numbers
 from explainer.attribution.solvers import Curvature, solver_for
 from explainer.attribution.trees import TreeHead
+from explainer.attribution.weighting import point_weights
 
 
 class HeadOnPoints(ABC):
     """A linear head and the training points it was trained on: the half of `Attributor` that makes ready.
 
     rows: `Rows` of this rank. labels (n,) or (n,C), of all ranks. head: `Head`. decay (D,). n: points of all ranks.
+    sample_weight (n,): the weights of their losses, of all ranks, or None for 1 each. groups (n,): the number of the
+    training point that each row is a position of; None where every row is a point.
     features: `Features` of a model, trees: `TreeHead` of a tree model; None where it was made from arrays.
     inputs: what reads rows and labels as the model takes them, a `TreeHead` or a `LinearModel`; None for others.
     classes: the labels that a scikit-learn model was fitted on, which 0, 1, … stand for; None for others.
@@ -29,9 +33,11 @@ class HeadOnPoints(ABC):
 
     features = trees = inputs = classes = None
 
-    def __init__(self, model, loader, layer=-1, *, cache=None, device=None, **options):
+    def __init__(
+        self, model, loader, layer=-1, *, inputs_and_labels=None, logits=None, cache=None, device=None, **options
+    ):
         self._check_options(options)
-        self.features = Features(model, layer)
+        self.features = ranks.every(lambda: Features(model, layer, inputs_and_labels, logits), ranks.place())
         points = self.features.collect(loader, cache)
         self._begin(points, device=device or self.features.device, **options)
 
@@ -59,7 +65,10 @@ class HeadOnPoints(ABC):
     @classmethod
     def from_cache(cls, folder, **options):
         """From the folder that `cache=` has filled, without the model: test points are given as features then."""
-        return cls.from_arrays(*load_points(folder), **options)
+        cls._check_options(options)
+        self = cls.__new__(cls)
+        self._begin(load_points(folder), **options)
+        return self
 
     @classmethod
     def from_sklearn(cls, estimator, X, y, *, sample_weight=None, class_weight=None, **options):
@@ -114,41 +123,62 @@ class HeadOnPoints(ABC):
         decay=0.0,
         decay_intercept=True,
         damping=0.0,
+        sample_weight=None,
+        class_weight=None,
+        label_smoothing=0.0,
         solver="auto",
         solver_settings=None,
         n_samples_for_hessian=None,
         seed=0,
         precision=None,
-        device="cpu",
+        device=None,
         memory_limit=MEMORY,
         **own,
     ):
-        self.device = _device("cpu" if device is None else device)
+        self.device = _device(_place(points.features) if device is None else device)
         flag("intercept", intercept)
-        flag("decay_intercept", decay_intercept)
+        number("label_smoothing", label_smoothing, least=0, below=1)
         if precision not in (None, torch.float32, torch.float64):
             raise UserError(f"precision is {precision!r}: give torch.float32, torch.float64, or None")
         labels = numbers(points.labels).to(self.device)
-        self.head = Head.of(points.weight, points.bias, labels, head, self.device, intercept)
+        self.head = Head.of(points.weight, points.bias, labels, head, self.device, intercept, label_smoothing)
         self.rows = self._rows(points.features, precision, memory_limit)
         if len(labels) != self.rows.total:
             raise UserError(f"got {self.rows.total} rows of features and {len(labels)} labels: give as many of each")
         self.labels, self.n = labels, self.rows.total
+        self.groups = None if points.groups is None else numbers(points.groups).to(self.device)
         self.head.check(labels)
-        if self.head.kind != "multilabel" and (labels == labels[:1]).all():
+        if not self.head.separate and (labels == labels[:1]).all():
             raise UserError(f"every label is {labels.flatten()[0].item()}: give points of two classes at least")
-        number("decay", decay, least=0)
+        self.sample_weight = point_weights(sample_weight, class_weight, labels, self.head)
         number("damping", damping, least=0)
         number("seed", seed, least=0, whole=True)
-        self.decay = torch.full((self.head.D,), float(decay), dtype=torch.float64, device=self.device)
-        if self.head.bias and not decay_intercept:
-            self.decay[-1] = 0.0
+        self.decay = self._decays(decay, decay_intercept)
         self.damping, self.seed = damping, seed
         self._solver, self._samples = (solver, settings("solver_settings", solver_settings)), n_samples_for_hessian
-        options = f"{type(self).__name__} {self.n} {self.head.kind} {tuple(self.head.weight.shape)} {damping} {decay}"
-        ranks.agree(options, self.device)
-        ranks.agree(f"the weight {self.head.weight.sum().item():.12g}", self.device)
+        self._agree()
         self._prepare(**own)
+
+    def _decays(self, decay, intercept):
+        """The decay (D,) of every feature. intercept: whether the constant decays as they do, or its own decay."""
+        number("decay", decay, least=0)
+        found = torch.full((self.head.D,), float(decay), dtype=torch.float64, device=self.device)
+        if not isinstance(intercept, (bool, np.bool_)):
+            number("decay_intercept", intercept, least=0)
+        if self.head.bias and intercept is not True and intercept is not np.True_:
+            found[-1] = float(intercept)
+        return found
+
+    def _agree(self):
+        """Raise UserError where the ranks were given different data, heads or options."""
+        shape = tuple(self.head.weight.shape)
+        for what, tensors in (("labels", [self.labels]), ("weights", [self.head.weight, self.sample_weight])):
+            digest = hashlib.sha256()
+            for found in tensors:
+                digest.update(b"none" if found is None else found.double().cpu().numpy().tobytes())
+            ranks.agree(f"{what} {digest.hexdigest()[:16]}", self.device)
+        options = f"{type(self).__name__} {self.n} {self.head.kind} {shape} {self.damping} {self.decay.tolist()}"
+        ranks.agree(options, self.device)
 
     def _rows(self, features, precision, memory_limit, whole=False):
         rows = Rows(features, self.head.bias, precision, self.device, memory_limit, whole)
@@ -165,12 +195,28 @@ class HeadOnPoints(ABC):
 
     def _targets(self, rows):
         """Y (b,C) of a slice of this rank's rows, float64."""
-        return self.head.targets(self.labels[self.rows.first + rows.start : self.rows.first + rows.stop])
+        return self.head.targets(self._labels(rows))
+
+    def _labels(self, rows):
+        return self.labels[self.rows.first + rows.start : self.rows.first + rows.stop]
+
+    @property
+    def own_weight(self):
+        """The weights of the losses of this rank's rows, (rows.n,), or None for 1 each."""
+        if self.sample_weight is None:
+            return None
+        return self.sample_weight[self.rows.first : self.rows.first + self.rows.n]
+
+    def _weighed(self, R, rows):
+        """What the losses of a slice of this rank's rows are multiplied by, times R (b,...)."""
+        if self.sample_weight is None:
+            return R
+        w = self.own_weight[rows].to(R.dtype)
+        return R * w.reshape(-1, *[1] * (R.ndim - 1))
 
     def _directions(self, rows):
-        """The logit of every point's own label, (b,C); of a multilabel head +1 for its labels and -1 for the others."""
-        Y = self._targets(rows)
-        return Y if self.head.kind == "multiclass" else 2 * Y - 1
+        """The logit of every point's own label, (b,C): see `Head.own`."""
+        return self.head.own(self._labels(rows))
 
     def _at(self, head, source=None):
         """P (n,C) of this rank's rows at a head, and the mean gradient (D,C) there over all ranks, float64.
@@ -188,20 +234,26 @@ class HeadOnPoints(ABC):
                 row += rows.start + source.first
                 raise UserError(f"the features of row {row} are not finite: mend or leave out that point")
             P[rows] = head.probabilities(Z)
-            gradient += (F.T @ (P[rows] - self._targets(rows).to(F.dtype))).double()
+            gradient += (F.T @ self._weighed(P[rows] - self._targets(rows).to(F.dtype), rows)).double()
         return P, ranks.total(gradient) / self.n
 
     def _solver_at(self, P, head):
         """The solver with the Hessian at a head with probabilities P (n,C)."""
-        rows = self.rows
+        rows, weights = self.rows, self.own_weight
         if self._samples is not None:
             number("n_samples_for_hessian", self._samples, least=1, most=self.n, whole=True)
             wanted = max(1, round(self._samples * self.rows.n / self.n))
             picked = np.sort(np.random.default_rng([self.seed, ranks.rank()]).permutation(self.rows.n)[:wanted])
             rows = Taken(self.rows, picked)
-            P = P[torch.as_tensor(picked, device=P.device)]
+            chosen = torch.as_tensor(picked, device=P.device)
+            P, weights = P[chosen], None if weights is None else weights[chosen]
         name, settings = self._solver
-        return solver_for(Curvature(rows, P, head, self.decay + self.damping), name, **settings)
+        return solver_for(Curvature(rows, P, head, self.decay + self.damping, weights), name, **settings)
+
+
+def _place(features):
+    """Where features are: arrays are worked on there."""
+    return features.device if isinstance(features, torch.Tensor) else "cpu"
 
 
 def _device(name):

@@ -4,7 +4,8 @@ The head is fitted to reproduce the model's own predictions P under a penalty,
 
     min over Theta of  mean cross-entropy(F Theta, P) + lmbd |Theta|^2,
 
-and at its minimum Theta = sum_i f_i alpha_i', with alpha_i = -(p_i(Theta) - p_i) / (2 lmbd n), (C,).
+and at its minimum Theta = sum_i f_i alpha_i', with alpha_i = -w_i (p_i(Theta) - p_i) / (2 lmbd n), (C,), of a point
+with the weight w_i.
 """
 
 import torch
@@ -13,7 +14,7 @@ from explainer.attribution import ranks
 from explainer.attribution.base import Attributor
 from explainer.attribution.checks import number
 from explainer.attribution.fitting import fit_head, probabilities
-from explainer.attribution.scores import Queries, Term
+from explainer.attribution.scores import Kept, Queries, Term
 
 
 def alphas(fitted, P, lmbd, n):
@@ -37,9 +38,14 @@ class RPSL2(Attributor):
         number("lmbd", lmbd, above=0)
         P = self._at(self.head)[0].double()
         tolerance = max(1e-15, min(1e-9, 1e-7 * lmbd))  # alpha divides the gradient by lmbd
-        self.fitted = fit_head(self.rows, P, self.head, 2 * lmbd, tolerance)
-        self.alpha = alphas(probabilities(self.rows, self.fitted), P, lmbd, self.n)
-        self.terms = [Term(self.rows, lambda rows: self.alpha[rows])]
+        self.lmbd, self.fitted = lmbd, fit_head(self.rows, P, self.head, 2 * lmbd, tolerance, self.own_weight)
+        alpha = alphas(probabilities(self.rows, self.fitted), P, lmbd, self.n)
+        self.alpha = self._weighed(alpha, slice(0, self.rows.n))
+        self.terms = [Term(self.rows, Kept(self.alpha))]
+
+    def _coefficients(self, features, labels):
+        fitted, own = (head.probabilities(head.logits(features[0])) for head in (self.fitted, self.head))
+        return [alphas(fitted, own, self.lmbd, self.n)]
 
     @property
     def parameters(self):
@@ -57,7 +63,7 @@ class RPSL2(Attributor):
     def suspicion(self):
         alpha = self.alpha.abs()
         if self.head.kind == "multiclass":
-            alpha = alpha * self._targets(slice(0, self.rows.n))
+            alpha = alpha * self._directions(slice(0, self.rows.n))
         return ranks.gathered(alpha.sum(1)).cpu().numpy()
 
     def weights(self):

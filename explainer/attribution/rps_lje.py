@@ -14,9 +14,12 @@ the head was trained with a weight decay, L includes decay/2 |Theta|^2, H the de
 stands for f_i r_i'.
 """
 
+from config import UserError
 from explainer.attribution.checks import number
 from explainer.attribution.expansion import Expansion
 from explainer.attribution.scores import Queries
+
+SHARE = 1e-6  # of the mean curvature of the losses at the head, that must be left at the anchor
 
 
 class RPSLJE(Expansion):
@@ -26,17 +29,29 @@ class RPSLJE(Expansion):
     t: positive supports the class, negative opposes it, and over all i the shares sum to the logit of the expanded
     model. Its second part, -f_t'H^-1 f_i r_i'e_c / n, estimates how much that logit would fall if point i were removed
     and the head refitted; the first, f_t'Theta_hat e_c / n, is the same for all i. For class 0 of a binary head the
-    logit is minus the one that the head gives.
+    logit is minus the one that the head gives. Of a regression it is the output that `target` numbers.
     """
 
     method, unit = "RPS-LJE", "logit"
 
     def _prepare(self, lr=0.01):
         number("lr", lr, above=0)
-        _, gradient = self._at(self.head)
+        P, gradient = self._at(self.head)
+        self.lr, self._curved = lr, float(self.head.traces(P).mean())
         self._expand(self.head.at(self.head.weight + lr * (gradient + self.decay[:, None] * self.head.weight)))
         pull = self.decay[:, None] * self.center.weight  # of the decay, the same for every point
         self.common = self.center.weight - self._step(pull)
+
+    def _check_center(self):
+        curved = float(self.head.traces(self.P).mean())
+        if self.head.kind == "regression" or not self._curved or curved > SHARE * self._curved:
+            return
+        step = self.center.weight - self.head.weight
+        moved = max(float((F.double() @ step).abs().max()) for _, F in self.rows.blocks())
+        raise UserError(
+            f"the step to the anchor is too long: lr {self.lr:g} moves the logits by up to {moved:.3g}, where the "
+            f"model is certain of every point; give lr below {self.lr / moved:.1g}, or features of a smaller scale"
+        )
 
     def _queries(self, F, classes):
         f, E = F.double(), self.head.directions(classes)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from explainer.attribution import ranks
+from explainer.attribution.heads import Head
 from explainer.attribution.rows import Rows
 from models.files import replacing
 
@@ -16,6 +17,32 @@ class Term(NamedTuple):
 
     rows: Rows
     coefficients: Callable
+
+
+class Kept(NamedTuple):
+    """Coefficients that are kept: values (n,C)."""
+
+    values: torch.Tensor
+
+    def __call__(self, rows):
+        return self.values[rows]
+
+
+class Residuals(NamedTuple):
+    """w_i (p_i - y_i) of rows: P (n,C), their labels, head, and weights (n,) or None."""
+
+    P: torch.Tensor
+    labels: torch.Tensor
+    head: Head
+    weights: torch.Tensor | None
+
+    def __call__(self, rows):
+        plain = self.plain(rows)
+        return plain if self.weights is None else plain * self.weights[rows, None].to(plain.dtype)
+
+    def plain(self, rows):
+        """Without the weights."""
+        return self.P[rows] - self.head.targets(self.labels[rows]).to(self.P.dtype)
 
 
 class Queries(NamedTuple):

@@ -11,7 +11,7 @@ from explainer.attribution.scores import vectors
 SAMPLE = 100  # test points on which the recall is measured
 
 
-def approximate(explainer, F, classes, k, sign, search, settings):
+def approximate(explainer, question, k, sign, search, settings):
     """(values, indices, recall) of the k best training points by an inverted-file index over the vectors f_i c_i'.
 
     settings: `lists`, the cells of the index, the square root of n by default; `probes`, how many are looked into.
@@ -31,6 +31,7 @@ def approximate(explainer, F, classes, k, sign, search, settings):
         raise UserError("search faiss needs the package faiss-cpu: pip install faiss-cpu, or search='exact'") from error
     if ranks.size() > 1 or len(explainer.terms) != 1:
         raise UserError("search faiss works on one rank and one checkpoint: take search='exact'")
+    F, classes = question.features, question.classes
     queries = explainer._queries(F, classes)
     (side,), (term,) = queries.dense, explainer.terms
     V = side[0][:, :, None] * side[1][:, None, :] if isinstance(side, tuple) else side
@@ -45,12 +46,12 @@ def approximate(explainer, F, classes, k, sign, search, settings):
     few = (indices < 0).any(1)
     if few.any():  # too few points in the cells that were looked into
         rows = torch.as_tensor(np.flatnonzero(few), device=F.device)
-        best, picked = explainer._best(F[rows], classes[rows], k, sign)
+        best, picked = explainer._best(question, explainer._queries(F[rows], classes[rows]), k, sign)
         best = sign * (best - queries.constant[rows, None].to(best.dtype))
         values[few], indices[few] = best.float().cpu().numpy(), picked.cpu().numpy()
     constant = queries.constant.float().cpu().numpy()[:, None]
     some = torch.linspace(0, len(F) - 1, min(SAMPLE, len(F))).long().to(F.device)
-    exact = explainer._best(F[some], classes[some], k, sign)[1].cpu().numpy()
+    exact = explainer._best(question, explainer._queries(F[some], classes[some]), k, sign)[1].cpu().numpy()
     found = indices[some.cpu().numpy()]
     recall = float((exact[:, :, None] == found[:, None, :]).any(2).mean())
     return sign * values + constant, indices, recall

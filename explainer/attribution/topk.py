@@ -14,7 +14,9 @@ from explainer.attribution import ranks
 class TopK:
     """The explanations of m test points; unpacks as `values, indices = result`.
 
-    values (m,k): the scores, best first. indices (m,k): the training points. classes (m,): the class that is explained.
+    values (m,k): the scores, best first, equal ones by index. indices (m,k): the training points, or candidates.
+    classes (m,): the class that is explained, -1 for several in one row; of a regression the output, or for a method
+    that speaks of the loss the label, (m,) or (m,C).
     supports (m,k): whether a point speaks for that class (its score is above 0), or opposes it.
     method, unit: what made the scores, and what they are measured in. recall: of an approximate search, the share of
     the exact answers that it found, on some of the test points; None for an exact one.
@@ -42,7 +44,7 @@ class TopK:
         return pd.DataFrame(
             {
                 "test_point": np.repeat(np.arange(m), k),
-                "class": np.repeat(self.classes, k),
+                "class": np.repeat(self.classes, k, axis=0).tolist(),
                 "rank": np.tile(np.arange(1, k + 1), m),
                 "training_point": self.indices.reshape(-1),
                 "score": self.values.reshape(-1),
@@ -54,6 +56,23 @@ class TopK:
         """The same as text: method, unit, and the rows."""
         rows = json.loads(self.to_frame().to_json(orient="records", double_precision=15))
         return json.dumps({"method": self.method, "unit": self.unit, "recall": self.recall, "explanations": rows})
+
+
+def largest(scores, k):
+    """The k largest scores of each row (m,b), best first, of equal ones those of the lowest columns: (values, columns).
+
+    A sort of a whole row is needed only where a score that is left out equals the last that is kept.
+    """
+    k = min(k, scores.shape[1])
+    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
+    tied = (values[:, -1] == values[:, k - 1]).nonzero()[:, 0] if values.shape[1] > k else []
+    columns = columns[:, :k].sort(1)[0]
+    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    columns = columns.gather(1, order)
+    if len(tied):
+        whole, order = scores[tied].sort(dim=1, descending=True, stable=True)
+        values[tied], columns[tied] = whole[:, :k], order[:, :k]
+    return values, columns
 
 
 class Running:
@@ -73,13 +92,13 @@ class Running:
         if not len(rows):
             return
         rows = slice(None) if 2 * len(rows) > len(scores) else rows
-        best, columns = scores[rows].topk(min(self.values.shape[1], scores.shape[1]), dim=1)
+        best, columns = largest(scores[rows], self.values.shape[1])
         self._merge(rows, best, columns + first)
 
     def _merge(self, rows, values, indices):
-        """Merge the best of some more training points, for the test points `rows`."""
+        """Merge the best of some more training points, all of higher numbers, for the test points `rows`."""
         values, indices = torch.cat([self.values[rows], values], 1), torch.cat([self.indices[rows], indices], 1)
-        self.values[rows], columns = values.topk(self.values.shape[1], dim=1)
+        self.values[rows], columns = largest(values, self.values.shape[1])
         self.indices[rows] = indices.gather(1, columns)
 
     def of_all_ranks(self):
@@ -88,8 +107,11 @@ class Running:
             values, indices = (ranks.gathered(x.T.contiguous()).T for x in (self.values, self.indices))
             self.values = torch.full_like(self.values, -torch.inf)
             self._merge(slice(None), values, indices)
-        if not torch.isfinite(self.values).all():
-            raise UserError(
-                f"scores overflow {str(self.values.dtype)[6:]}: scale the features, or give precision=torch.float64"
-            )
-        return self.values, self.indices
+        return finite(self.values), self.indices
+
+
+def finite(values):
+    """The scores themselves. Raises UserError where they are not finite."""
+    if not torch.isfinite(values).all():
+        raise UserError(f"scores overflow {str(values.dtype)[6:]}: scale the features, or give precision=torch.float64")
+    return values

@@ -6,17 +6,20 @@ with the features f and residuals r = p - y of checkpoint k, and eta_k the learn
 """
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from config import UserError
+from explainer.attribution import kept, ranks
 from explainer.attribution.base import Attributor
 from explainer.attribution.cache import Points
 from explainer.attribution.checks import first_line, tensor
 from explainer.attribution.collect import Features
 from explainer.attribution.heads import Head
-from explainer.attribution.scores import Queries, Term
+from explainer.attribution.questions import Tested
+from explainer.attribution.scores import Queries, Residuals, Term
 
 
 class TracIn(Attributor):
@@ -34,20 +37,31 @@ class TracIn(Attributor):
     method, unit = "TracIn", "loss"
 
     def __init__(
-        self, model, loader, layer=-1, *, checkpoints=(), learning_rates=1.0, device=None, cache=None, **options
+        self,
+        model,
+        loader,
+        layer=-1,
+        *,
+        checkpoints=(),
+        learning_rates=1.0,
+        inputs_and_labels=None,
+        logits=None,
+        device=None,
+        cache=None,
+        **options,
     ):
         if cache is not None:
             raise UserError("TracIn keeps no cache: it has the features of every checkpoint; leave cache out")
         self._check_options(options)
-        self.features = Features(model, layer)
-        self.model = model
-        checkpoints = [checkpoints] if isinstance(checkpoints, (str, Path)) else checkpoints or ()
-        self.checkpoints = [_loaded(checkpoint) for checkpoint in checkpoints]
+        self.features = ranks.every(lambda: Features(model, layer, inputs_and_labels, logits), ranks.place())
+        self.model = self.features.model
+        checkpoints = [checkpoints] if isinstance(checkpoints, (str, Path, Mapping)) else checkpoints or ()
+        self.checkpoints = ranks.every(lambda: [_loaded(checkpoint) for checkpoint in checkpoints], ranks.place())
+        self.features.fixed = not self.checkpoints
         found = []
         for state in self.checkpoints or [None]:
             with self._as(state):
-                points = self.features.collect(loader)
-                found.append(points._replace(weight=points.weight.clone(), bias=_copy(points.bias)))
+                found.append(self.features.collect(loader))
         more = {"more": found[1:], "learning_rates": learning_rates}
         self._begin(found[0], device=device or self.features.device, **more, **options)
 
@@ -74,7 +88,15 @@ class TracIn(Attributor):
         own_rows = [self.rows]
         for points in more:
             self.heads.append(
-                Head.of(points.weight, points.bias, self.labels, self.head.kind, self.device, self.head.bias)
+                Head.of(
+                    points.weight,
+                    points.bias,
+                    self.labels,
+                    self.head.kind,
+                    self.device,
+                    self.head.bias,
+                    self.head.smoothing,
+                )
             )
             if self.heads[-1].weight.shape != self.head.weight.shape:
                 raise UserError(
@@ -87,10 +109,12 @@ class TracIn(Attributor):
                 )
             own_rows.append(rows)
         for rows, head in zip(own_rows, self.heads):
-            self.terms.append(Term(rows, self._residuals(self._at(head, rows)[0])))
+            residuals = Residuals(self._at(head, rows)[0], self._labels(slice(0, self.rows.n)), head, self.own_weight)
+            self.terms.append(Term(rows, residuals))
 
-    def _residuals(self, P):
-        return lambda rows: P[rows] - self._targets(rows).to(P.dtype)
+    def _coefficients(self, features, labels):
+        Y = self.head.targets(labels)
+        return [head.probabilities(head.logits(f)) - Y for head, f in zip(self.heads, features)]
 
     @property
     def parameters(self):
@@ -107,23 +131,23 @@ class TracIn(Attributor):
             if isinstance(test, list):
                 if len(test) != len(self.terms):
                     raise UserError(f"got {len(test)} features: give one for each of {len(self.terms)} checkpoints")
-                parts = [super(TracIn, self)._test(features, None)[0] for features in test]
-                return torch.cat(parts, 1), None if target is None else self._explained(parts[-1], labels, target)
-            F, classes = super()._test(test, target)
+                parts = [super(TracIn, self)._test(features, None) for features in test]
+                labels = None if labels is None else tensor(labels, "labels")
+                classes = None if target is None else self._explained(parts[-1].features, labels, target)
+                return Tested(torch.cat([part.features for part in parts], 1), classes, None, labels)
+            tested = super()._test(test, target)
             if len(self.terms) > 1:
                 raise UserError(f"give a list of features, one for each of {len(self.terms)} checkpoints")
-            return F, classes
-        parts, classes = [], None
+            return tested
+        parts = []
         for state in self.checkpoints:
             with self._as(state):
-                F, found = super()._test(test, target if state is self.checkpoints[-1] else None)
-            parts.append(F)
-            classes = found
-        return torch.cat(parts, 1), classes
+                parts.append(super()._test(test, target if state is self.checkpoints[-1] else None))
+        return parts[-1]._replace(features=torch.cat([part.features for part in parts], 1))
 
     def _explained(self, F, labels, target):
         """As predicted by the last checkpoint."""
-        return self.heads[-1].explained(self.heads[-1].logits(F.double()), labels, target)
+        return self._chosen(self.heads[-1], F, labels, target)
 
     def _queries(self, F, classes):
         sides = []
@@ -136,7 +160,7 @@ class TracIn(Attributor):
         result = 0.0
         for eta, term in zip(self.rates, self.terms):
             f, r = term.rows.block(rows).double(), term.coefficients(rows).double()
-            result = result + eta * f.square().sum(1) * r.square().sum(1)
+            result = result + eta * f.square().sum(1) * (r * term.coefficients.plain(rows).double()).sum(1)
         return result
 
     def logits(self, test):
@@ -148,20 +172,29 @@ class TracIn(Attributor):
         if state is None:
             yield
             return
-        before = {name: value.clone() for name, value in self.model.state_dict().items()}
-        try:
+        with kept.state(self.model):
             try:
-                self.model.load_state_dict(state)
-            except RuntimeError as error:
+                self.model.load_state_dict(_named_as(state, self.model))
+            except (RuntimeError, TypeError) as error:
                 fault = str(error).split(":", 1)[-1].split("\n")[1:2] or [str(error)]
                 raise UserError(f"a checkpoint is of another model: {fault[0].strip()[:200]}") from error
             yield
-        finally:
-            self.model.load_state_dict(before)
+
+
+def _named_as(state, model):
+    """A state dict under the names of a model, which may be without those of wrappers and of compiled modules."""
+    own = {_plain(name): name for name in model.state_dict()}
+    inside = all(name.startswith("module.") for name in state) and not all(name.startswith("module.") for name in own)
+    plain = {_plain(name.removeprefix("module.") if inside else name): value for name, value in state.items()}
+    return {own.get(name, name): value for name, value in plain.items()}
+
+
+def _plain(name):
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _loaded(checkpoint):
-    if isinstance(checkpoint, dict):
+    if isinstance(checkpoint, Mapping):
         return checkpoint
     try:
         return torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -169,7 +202,3 @@ def _loaded(checkpoint):
         what = first_line(error) if isinstance(checkpoint, (str, Path)) else type(checkpoint).__name__
         name = checkpoint if isinstance(checkpoint, (str, Path)) else ""
         raise UserError(f"cannot read the checkpoint {name} ({what}): give a state dict, or its file") from error
-
-
-def _copy(bias):
-    return None if bias is None else bias.clone()

@@ -15,11 +15,13 @@ class Curvature:
     """The Hessian H of the mean loss over the points, as products that never need it whole.
 
     rows: `Rows` of the points that H is averaged over. P (n,C): their probabilities. head: `Head`.
-    ridge (D,): added to its diagonal, in every class; or one number for all features.
+    ridge (D,): added to its diagonal, in every class; or one number for all features. weights (n,): of the points, None
+    for 1 each. A solver sees the rows times their roots: w_i S_i (x) f_i f_i' is S_i (x) of those.
     """
 
-    def __init__(self, rows, P, head, ridge=0.0):
+    def __init__(self, rows, P, head, ridge=0.0, weights=None):
         self.rows, self.P, self.head = rows, P, head
+        self.weights, self.roots = weights, None if weights is None else weights.sqrt()
         self.ridge = torch.as_tensor(ridge, dtype=torch.float64, device=head.weight.device).expand(head.D)
         self.Q = head.basis()
         self.D, self.C, self.K = head.D, head.C, self.Q.shape[1]
@@ -27,9 +29,16 @@ class Curvature:
         self.device = self.Q.device
 
     def blocks(self, more=0):
-        """(block (b,D), probabilities (b,C)) over the rows, in the rows' precision."""
+        """(block (b,D) of weighted rows, probabilities (b,C)) over the rows, in their precision."""
         for rows, F in self.rows.blocks(more):
-            yield F, self.P[rows].to(F.dtype)
+            yield self._weighted(F, rows), self.P[rows].to(F.dtype)
+
+    def take(self, picked):
+        """Weighted rows and their probabilities, (b,D) and (b,C), by their numbers (b,), float64."""
+        return self._weighted(self.rows.take(picked.tolist()), picked).double(), self.P[picked].double()
+
+    def _weighted(self, F, rows):
+        return F if self.roots is None else F * self.roots[rows, None].to(F.dtype)
 
     @property
     def damping(self):
@@ -54,16 +63,16 @@ class Curvature:
         return ranks.total(result) / self.n + self.ridge[:, None] * V
 
     def dense(self, dtype=None) -> Tensor:
-        """H on the basis Q, without damping: (1,KD,KD), or a block (C,D,D) for each label of a multilabel head.
+        """H on the basis Q, without damping: (1,KD,KD), or a block (C,D,D) for each logit with a loss of its own.
 
         dtype: of the products, None for that of the rows; sums over blocks are in float64.
         """
-        K, D, separate = self.K, self.D, self.head.kind == "multilabel"
+        K, D, separate = self.K, self.D, self.head.separate
         H = torch.zeros(K, K, D, D, dtype=torch.float64, device=self.device)
         for F, P in self.blocks(self.D + K * K):
             F, P = F.to(dtype or F.dtype), P.to(dtype or P.dtype)
             if separate or K == 1:
-                S = P * (1 - P) if separate else self.head.curvature(P, self.Q)[:, :, 0]
+                S = self.head.slopes(P) if separate else self.head.curvature(P, self.Q)[:, :, 0]
                 for a in range(K):
                     weighted = F * S[:, a, None].clamp_min(0).sqrt()
                     H[a, a] += (weighted.T @ weighted).double()

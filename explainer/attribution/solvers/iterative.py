@@ -78,7 +78,7 @@ class LiSSA(Solver):
         number("seed", seed, least=0, whole=True)
         self.depth, self.repeats, self.batch, self.seed = depth, repeats, min(batch, len(curvature.rows)), seed
         if scale is None:  # |S_i| <= 1/2 for softmax, 1/4 for a sigmoid
-            bound = 0.5 if curvature.head.kind == "multiclass" else 0.25
+            bound = {"multiclass": 0.5, "regression": 1.0}.get(curvature.head.kind, 0.25)
             largest = max(float(F.double().square().sum(1).max()) for F, _ in curvature.blocks())
             scale = bound * largest + curvature.damping
         self.scale = scale
@@ -91,7 +91,7 @@ class LiSSA(Solver):
             X = V.clone()
             for _ in range(self.depth):
                 picked = torch.randint(len(c.rows), (self.batch,), generator=generator)
-                F, P = c.rows.take(picked.tolist()).double(), c.P[picked].double()
+                F, P = c.take(picked)
                 U = c.head.curved(P, torch.einsum("bd,kdc->bck", F, X))
                 HX = torch.einsum("bd,bck->kdc", F, U) / self.batch
                 X = V + X - (HX + c.damping * X) / self.scale
@@ -121,7 +121,7 @@ class LowRank(Solver):
         generator = torch.Generator().manual_seed(seed)
         wanted = min(rank + 8, c.D * c.K)
         B = torch.randn(wanted, c.D, c.C, generator=generator, dtype=torch.float64).to(c.device) @ c.Q @ c.Q.T
-        undamped = Curvature(c.rows, c.P, c.head)
+        undamped = Curvature(c.rows, c.P, c.head, weights=c.weights)
         for step in range(iterations + 1):
             B = B if step == 0 else undamped.product(B)
             B = torch.linalg.qr(B.reshape(wanted, size).T)[0].T.reshape(wanted, c.D, c.C)

@@ -39,7 +39,7 @@ class Kronecker(Solver):
             if c.head.kind == "multiclass":
                 own = P @ self.UB.square() - (P @ self.UB).square()
             else:
-                own = (P * (1 - P)) @ self.UB.square()
+                own = c.head.slopes(P) @ self.UB.square()
             self.s += squares.T @ own
         self.s = ranks.total(self.s) / c.n
         self.inverse = 1 / (self.s + c.damping)
@@ -51,7 +51,7 @@ class Kronecker(Solver):
         if self.curvature.head.kind == "multiclass":
             PQ = P @ Q
             return Q.T @ (P.sum(0)[:, None] * Q) - PQ.T @ PQ
-        return torch.diag((P * (1 - P)).sum(0))
+        return torch.diag(self.curvature.head.slopes(P).sum(0))
 
     def solve(self, V):
         inner = self.UA.T @ V.double() @ self.UB
