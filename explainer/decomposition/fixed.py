@@ -8,6 +8,7 @@ input goes undecomposed: a model's output, a sum with an activation, or a layer 
 
 import torch
 
+from explainer.decomposition.registry import FUNCTIONS
 from explainer.decomposition.split import QUERIES, Split, UnsupportedOp, dispatch, splits
 
 # The arguments that may be fixed beside activations: those by which the activations are scaled, weighed or picked.
@@ -76,6 +77,8 @@ class Fixed(Split):
         return dispatch(function, _bare(args), _bare(kwargs))
 
     def _wrapped(self, args, kwargs, function, name):
+        if "dropout" in name:
+            FUNCTIONS[name](self.rules, *args, **kwargs)  # refuses one that draws
         if name in BY_NUMBER or (name == "where" and len(args) + len(kwargs) < 2):
             self._no_parts()
         found = function(*args, **kwargs)

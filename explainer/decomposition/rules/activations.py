@@ -94,5 +94,7 @@ def glu(rules, x, dim=-1):
 @register_rule(
     "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"
 )
-def dropout(rules, x, p=0.5, training=False, inplace=False):
-    return x  # the model is in evaluation mode
+def dropout(rules, x, p=0.5, training=False, inplace=False, train=False):
+    if (training or train) and p > 0:
+        raise UnsupportedOp(f"a dropout of {p:g} in evaluation mode draws anew at every call: give it training=False")
+    return x

@@ -13,7 +13,7 @@ from explainer.decomposition.rules.base import joined
 from explainer.decomposition.split import Split, UnsupportedOp
 
 SOFTMAXES = torch.softmax, F.softmin
-SCALES = torch.sqrt, torch.rsqrt, torch.norm, torch.std, torch.var
+SCALES = torch.sqrt, torch.rsqrt, torch.norm, torch.std, torch.var, torch.linalg.norm, torch.linalg.vector_norm
 COMPARISONS = torch.gt, torch.lt, torch.ge, torch.le, torch.eq, torch.ne
 CONDITIONS = torch.isnan, torch.isfinite, torch.isinf, torch.sign
 
@@ -22,6 +22,8 @@ def _held(function, name):
     def rule(rules, *args, **kwargs):
         args, kwargs = [whole(v) for v in args], {k: whole(v) for k, v in kwargs.items()}
         found = function(*args, **kwargs)
+        if args[0].ndim and not found.ndim:
+            raise UnsupportedOp(f"{name} over all dimensions mixes the rows of a batch: give it the others")
         return Fixed(found, rules, name)
 
     return rule
@@ -29,8 +31,6 @@ def _held(function, name):
 
 for _function in (*SOFTMAXES, *SCALES, *COMPARISONS, *CONDITIONS):
     register_rule(_function)(_held(_function, _function.__name__))
-for _name in ("linalg_norm", "linalg_vector_norm"):
-    register_rule(_name)(_held(getattr(torch.linalg, _name.removeprefix("linalg_")), _name))
 
 
 @register_rule("softmax")
