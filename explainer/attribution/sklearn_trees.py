@@ -1,5 +1,7 @@
 """scikit-learn's ensembles of trees: gradient boosting by its stages, forests by the mean of their trees."""
 
+import inspect
+
 import numpy as np
 
 from config import UserError
@@ -96,6 +98,8 @@ class Forest:
         self.class_weight = getattr(model, "class_weight", None)
         if self.class_weight == "balanced_subsample":
             self.class_weight = "balanced"  # in the mean over the rows drawn for each tree
+        taken = inspect.signature(getattr(model, "_validate_y_class_weight", lambda y: None)).parameters
+        self.counts_weights = "sample_weight" in taken  # whether "balanced" counts the samples by their weights
 
     def leaves(self, X):
         """Each tree's shares of the classes (n,TC), or its prediction (n,T); and the class of each."""

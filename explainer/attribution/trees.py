@@ -78,13 +78,14 @@ class TreeHead:
         """
         as_many(n, y)
         found = {"head": "regression"} if self.regression else {}
-        own = getattr(self.trees, "class_weight", None)
+        own, given = getattr(self.trees, "class_weight", None), sample_weights(sample_weight, n)
+        counted = given if getattr(self.trees, "counts_weights", False) else None
         if class_weight is not None:
-            parts = [class_weights(class_weight, y)]
+            parts = [class_weights(class_weight, y, counted)]
         else:
             encoded = isinstance(self.trees, Stages)  # histogram boosting takes the numbers of the classes
-            parts = [class_weights(own, labels if encoded else y), self.trees.weights(labels)]
-        weights = product(sample_weights(sample_weight, n), *parts)
+            parts = [class_weights(own, labels if encoded else y, counted), self.trees.weights(labels)]
+        weights = product(given, *parts)
         return found if weights is None else {**found, "sample_weight": weights}
 
     def warn_unless_weighed(self, X, labels, weights, given):

@@ -73,12 +73,13 @@ def test_heads_that_are_at_no_minimum_of_the_loss_are_warned_of_or_refused():
     generator = np.random.default_rng(0)
     x = generator.normal(size=(70, 4))
     y = (x[:, 0] + 1.5 > 0).astype(int) + (x[:, 1] > 0)
+    weights = np.where(y == 1, 1.0, 4.0)
     for estimator in (
-        LogisticRegression(class_weight="balanced"),
-        LogisticRegression(l1_ratio=1, solver="saga", C=0.1),
+        LogisticRegression().fit(x, y, sample_weight=weights),
+        LogisticRegression(l1_ratio=1, solver="saga", C=0.1).fit(x, y),
     ):
         with pytest.warns(UserWarning, match="is not at the minimum of its mean loss"):
-            InfluenceFunction.from_sklearn(estimator.fit(x, y), x, y)
+            InfluenceFunction.from_sklearn(estimator, x, y)
     for estimator, said in (
         (SGDClassifier(loss="log_loss", random_state=0), "probabilities differ .* one against the rest"),
         (SGDClassifier(loss="modified_huber", random_state=0), "fitted with the loss modified_huber"),
