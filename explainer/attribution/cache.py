@@ -1,26 +1,32 @@
-"""Features that were collected: in memory, or in a folder that keeps them; and what they are hashed by."""
+"""Features that were collected: in memory, or in a folder that keeps them."""
 
-from collections.abc import Mapping
+import contextlib
+import os
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from config import UserError
 from explainer.attribution.checks import path
-from models.files import load_npy, save_npy
+from models.files import load_npy, save_json, save_npy
 
 SHARD = 2**24  # entries of a file in a cache: 64 MB
+FILES = ("features", "labels.npy", "weight.npy", "bias.npy", "groups.npy")
 
 
 class Points(NamedTuple):
-    """What is expanded: features (n,d) as any source of `Rows`, labels, and the head as nn.Linear holds it."""
+    """What is expanded: features (n,d) as any source of `Rows`, labels, and the head as nn.Linear holds it.
+
+    groups (n,): the number of the training point that each row belongs to, where points have several; else None.
+    """
 
     features: object
     labels: object
     weight: torch.Tensor
     bias: torch.Tensor | None
+    groups: torch.Tensor | None = None
 
 
 def load_points(folder):
@@ -29,56 +35,78 @@ def load_points(folder):
     if not (folder / "settings.json").exists():
         raise UserError(f"{folder} holds no cache: make one with cache= first")
     labels, weight = (load_npy(folder / f"{name}.npy", "remove the cache") for name in ("labels", "weight"))
-    bias = folder / "bias.npy"
-    bias = load_npy(bias, "remove the cache") if bias.exists() else None
-    return Points(folder / "features", labels, weight, bias)
+    bias, groups = (
+        load_npy(file, "remove the cache") if (file := folder / f"{name}.npy").exists() else None
+        for name in ("bias", "groups")
+    )
+    return Points(folder / "features", labels, weight, bias, None if groups is None else torch.from_numpy(groups))
 
 
 class Collected:
-    """Features, batch after batch: in memory, or below a cache as shards that are written when they are full."""
+    """Features, batch after batch: in memory, or for a cache in shards that are written when they are full.
+
+    Of a cache nothing is to be seen in its folder before `keep`; `dropped` removes what was written by then.
+    Raises UserError where the folder holds files of others.
+    """
 
     def __init__(self, cache):
-        self.folder, self.waiting, self.rows, self.first = cache and Path(cache) / "features", [], 0, None
-        if self.folder and self.folder.exists():
-            for path in self.folder.glob("[0-9]" * 12 + ".npy"):  # of a collection that was stopped
-                path.unlink()
-            if any(self.folder.iterdir()):
-                raise UserError(f"{self.folder} holds files of others: give the cache a folder of its own")
+        self.folder, self.waiting, self.rows = cache and Path(cache), [], 0
+        if not self.folder:
+            return
+        others = [name for name in FILES if (self.folder / name).exists()]
+        if others:
+            raise UserError(f"{self.folder / others[0]} holds files of others: give the cache a folder of its own")
+        self.made = [part for part in (self.folder, *self.folder.parents) if not part.exists()]
+        self.filling = self.folder / f".filling.{os.getpid()}"
 
     def add(self, batch):
-        self.first = batch if self.first is None else self.first
         self.waiting.append(batch)
         if self.folder and sum(b.numel() for b in self.waiting) >= SHARD:
             self._write()
 
     def _write(self):
-        save_npy(self.folder / f"{self.rows:012}.npy", torch.cat(self.waiting).numpy())
+        save_npy(self.filling / f"{self.rows:012}.npy", torch.cat(self.waiting).numpy())
         self.rows += sum(map(len, self.waiting))
         self.waiting = []
 
     def finished(self):
-        """A source of `Rows`."""
-        if not self.folder:
-            return torch.cat(self.waiting)
+        """The features in memory; of a cache None."""
+        return None if self.folder else torch.cat(self.waiting)
+
+    def keep(self, points, settings):
+        """`Points` with their features in the cache, complete when its settings are written."""
         if self.waiting:
             self._write()
-        return self.folder
+        try:
+            os.rename(self.filling, self.folder / "features")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.folder / 'features'} ({error.strerror}): give another folder"
+            ) from error
+        self.filling = self.folder / "features"
+        arrays = {"labels": points.labels, "weight": points.weight, "bias": points.bias, "groups": points.groups}
+        for name, value in arrays.items():
+            if value is not None:
+                save_npy(self.folder / f"{name}.npy", _array(value))
+        save_json(self.folder / "settings.json", settings)
+        return points._replace(features=self.folder / "features")
+
+    def dropped(self):
+        """Remove what was written for a cache that is not finished, and no more."""
+        if not self.folder:
+            return
+        kept = self.filling.name == "features"
+        shutil.rmtree(self.filling, ignore_errors=True)
+        for name in (*FILES[1:], "settings.json") if kept else ():
+            with contextlib.suppress(OSError):
+                (self.folder / name).unlink()
+        for part in self.made:
+            with contextlib.suppress(OSError):  # it holds something
+                part.rmdir()
 
 
-def add_to(value, digest):
-    """Add tensors, arrays and numbers, in tuples, lists and dictionaries, to a hash."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            digest.update(str(name).encode())
-            add_to(item, digest)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            add_to(item, digest)
-    elif isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        add_to(value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy(), digest)
-    elif isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype} {value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    else:
-        digest.update(repr(value).encode())
+def _array(tensor):
+    """A tensor as an array, of a type that NumPy has."""
+    tensor = tensor.detach().cpu()
+    wide = tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64)
+    return (tensor.float() if wide else tensor).numpy()

@@ -1,248 +1,249 @@
-"""The features of a model over a loader: what its last linear layer is given, gathered by a hook."""
+"""The features of a model over a loader: what its last linear layer is given, gathered by hooks."""
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import nn
-from torch.nn.utils.rnn import PackedSequence
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from config import UserError
-from explainer.attribution import ranks
-from explainer.attribution.cache import Collected, Points, add_to, load_points
-from explainer.attribution.checks import first_line, path, tensor
+from explainer.attribution import kept, ranks, shards
+from explainer.attribution.cache import Collected, Points, load_points
+from explainer.attribution.checks import first_line, path
+from explainer.attribution.digests import fingerprint, hashed
+from explainer.attribution.layers import Watch, head_of, logits_of, unwrapped
+from explainer.attribution.loaders import batches, check_order, function, given
+from explainer.attribution.passes import ONCE, Marks, in_order, same
+from explainer.attribution.positions import Part, joined, rows_of
 from explainer.attribution.rows import Rows
-from models.files import load_json, save_json, save_npy
+from models.files import load_json
 
-TOLERANCE = 1e-3  # of the logits that the layer reproduces, against the largest logit
-
-
-def head_of(model, layer=-1):
-    """The linear layer by name or by its number among the linear layers, and its name.
-
-    Raises UserError, with the names of the linear layers, where there is no such layer or it is not linear.
-    """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"the model is {type(model).__name__}: give a torch.nn.Module, or arrays to from_arrays")
-    if not isinstance(layer, (int, str)):
-        raise UserError(f"layer is {type(layer).__name__}: give its name or number; labels come with the loader")
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    known = ", ".join(linear) or "none"
-    if isinstance(layer, int):
-        names = list(linear)
-        if not -len(names) <= layer < len(names):
-            raise UserError(f"layer {layer} does not exist: the linear layers are {known}")
-        name = names[layer]
-        return linear[name], name
-    modules = dict(model.named_modules())
-    if layer not in modules:
-        raise UserError(f"layer {layer!r} does not exist: the linear layers are {known}")
-    if layer not in linear:
-        raise UserError(
-            f"layer {layer!r} is {type(modules[layer]).__name__}, not linear: the linear layers are {known}"
-        )
-    return linear[layer], layer
+READ = ", or say with inputs_and_labels where they are"
 
 
-def batches(loader):
-    """(inputs, labels or None) of a loader: of tuples (inputs..., labels), mappings with `labels`, or tensors.
+class Together(NamedTuple):
+    """Test points: features (m,d) on the model's device, labels or None, and the point of each row or None."""
 
-    Raises UserError for what is no loader.
-    """
-    if isinstance(loader, (torch.Tensor, np.ndarray)) or not hasattr(loader, "__iter__"):
-        raise UserError(f"the loader is {type(loader).__name__}: give a DataLoader, or a list of (inputs, labels)")
-    for batch in loader:
-        if isinstance(batch, Mapping):
-            labels = batch.get("labels", batch.get("label"))
-            yield {name: value for name, value in batch.items() if name not in ("labels", "label")}, labels
-        elif isinstance(batch, (tuple, list)):
-            *inputs, labels = batch if len(batch) > 1 else (*batch, None)
-            yield inputs, labels
-        else:
-            yield [batch], None
-
-
-def _labels(labels, n):
-    """The labels of a batch of n points as a tensor, or None."""
-    if labels is None:
-        return None
-    labels = tensor(labels, "labels")
-    if len(labels.reshape(-1)) < n or not labels.ndim or len(labels) != n:
-        raise UserError(f"a batch has {n} points and labels {tuple(labels.shape)}: give one for each point")
-    return labels
-
-
-def _check_order(loader):
-    """Raise UserError for a loader that shuffles: indices would mean nothing."""
-    if isinstance(loader, DataLoader):
-        sampler = loader.batch_sampler.sampler if isinstance(loader.batch_sampler, BatchSampler) else loader.sampler
-        if isinstance(sampler, RandomSampler):
-            raise UserError("the loader shuffles: indices would mean nothing; give it shuffle=False")
-
-
-def _moved(value, device):
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, PackedSequence):
-        return value.to(device)
-    if isinstance(value, (tuple, list)):
-        items = [_moved(item, device) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if isinstance(value, Mapping):
-        return {name: _moved(item, device) for name, item in value.items()}
-    return value
+    features: torch.Tensor
+    labels: torch.Tensor | None
+    groups: torch.Tensor | None
 
 
 class Features:
-    """A model's head, and the features that it is given. The model is left as it was, after an error as well."""
+    """A model's head, and the features that it is given. The model is left as it was, after an error as well.
 
-    def __init__(self, model, layer=-1):
-        self.model = model
-        self.head, self.layer = head_of(model, layer)
-        self.device = self.head.weight.device
+    model: also within DataParallel, DistributedDataParallel or torch.compile. layer: name, number, or the layer itself.
+    inputs_and_labels: a function of a batch that returns (inputs, labels); inputs are a tensor, a tuple of arguments or
+    a dictionary of named ones. logits: a function of the model's output that returns the logits.
+    """
 
-    def batches(self, loader, digest=None):
-        """(features (b,d), labels or None) for each batch of a loader, on the model's device, in evaluation mode.
+    def __init__(self, model, layer=-1, inputs_and_labels=None, logits=None):
+        self.model = unwrapped(model)
+        self.head, self.layer = head_of(self.model, layer)
+        self.read = function("inputs_and_labels", inputs_and_labels)
+        self.logits = function("logits", logits)
+        held = (*self.head.parameters(), *self.head.buffers(), *self.model.parameters(), torch.empty(0))
+        self.device = held[0].device
+        self.fixed = True  # whether the model must be later what it was at `collect`
+        self.fingerprint = None
 
-        digest: a hash that all inputs and labels are added to.
+    @contextlib.contextmanager
+    def _running(self):
+        """The model in evaluation mode, watched: a function from a batch to (`Part`, points), the watch, and `back`."""
+        watch = Watch(self.head, self.layer)
+        with kept.evaluating(self.model, self.head) as back, kept.eager(), watch:
+            yield lambda inputs, labels: self._part(watch, inputs, labels), watch, back
 
-        Raises UserError where the head is not the last operation of the model, or sees anything but one row a point.
-        """
-        seen = []  # the logits copied: what follows may work in place
-        handle = self.head.register_forward_hook(
-            lambda module, inputs, output: seen.append((inputs[0], output.detach().clone()))
-        )
-        modes = [(module, module.training) for module in self.model.modules()]
-        try:
-            self.model.eval()
-            for inputs, labels in batches(loader):
-                seen.clear()
-                if digest is not None:
-                    add_to((inputs, labels), digest)
-                output = self._output(inputs)
-                self._check(seen, getattr(output, "logits", output))
-                yield seen[0][0].detach(), _labels(labels, len(seen[0][0]))
-        finally:
-            handle.remove()
-            for module, mode in modes:
-                module.training = mode
+    def _part(self, watch, inputs, labels):
+        watch.seen.clear()
+        output = self._output(given(inputs, self.device))
+        features = watch.check(logits_of(output, self.logits))
+        return rows_of(features, labels, self.layer, len(watch.weight)), len(features)
 
     @torch.no_grad()
     def _output(self, inputs):
-        inputs = _moved(inputs, self.device)
         try:
             return self.model(**inputs) if isinstance(inputs, dict) else self.model(*inputs)
         except UserError:
             raise
         except Exception as error:  # of a model that is not ours
             raise UserError(
-                f"the model cannot take a batch of the loader ({first_line(error)}): give what its forward takes"
+                f"the model cannot take a batch of the loader ({first_line(error)}): give what its forward takes, or "
+                "inputs_and_labels, a function from a batch to (inputs, labels)"
             ) from error
-
-    def _check(self, seen, output):
-        if len(seen) != 1:
-            raise UserError(f"layer {self.layer} ran {len(seen)} times in one pass of the model: explain another layer")
-        features, logits = seen[0]
-        if features.ndim != 2:
-            raise UserError(
-                f"layer {self.layer} is given {tuple(features.shape)}: it must see one row for each point; wrap a data "
-                "set in a DataLoader"
-            )
-        if not isinstance(output, torch.Tensor) or output.numel() != logits.numel():
-            shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-            raise UserError(
-                f"layer {self.layer} gives {tuple(logits.shape)} and the model {shape}: the layer must be its last one"
-            )
-        finite = torch.isfinite(logits)  # what is not is named later, with its row
-        difference = float((output.reshape(logits.shape) - logits)[finite].abs().amax() if finite.any() else 0.0)
-        if not difference <= TOLERANCE * max(1.0, float(logits[finite].abs().amax() if finite.any() else 0.0)):
-            raise UserError(
-                f"the model's output differs from that of layer {self.layer} by {difference:.3g}: the layer must be "
-                "the last operation before the loss; give a model that returns logits, not probabilities"
-            )
 
     def collect(self, loader, cache=None):
         """`Points` of a loader, in its order. cache: a folder to keep them in, read instead where it is there already.
 
-        Of several ranks the first fills the cache, and the others wait and read it: give all the same folder.
+        Of several ranks each runs its share where the loaders are shares of a data set; else all run all. Of a cache
+        the first rank fills the folder, and the others wait and read it: give all the same folder.
 
         Raises UserError for a loader that shuffles, or has no labels, and for a cache that was made with another
         model, layer or loader.
         """
-        _check_order(loader)
         cache = path("cache", cache)
-        if cache is None:
-            return self._collected(loader, None)
-        return ranks.first_alone(lambda: self._collected(loader, cache), self.device)
+        with kept.randomness(loader), kept.locked(self.model):
+            indices = ranks.every(lambda: check_order(loader, ranks.size()), ranks.place())
+            if shards.sharded(indices, indices is not None and len(loader.dataset), ranks.place()):
+                return self._of_shards(loader, indices, cache)
+            if cache is not None:
+                return ranks.first_alone(lambda: self._collected(loader, cache), ranks.place())
+            points = ranks.every(lambda: self._collected(loader, None), ranks.place())
+            shards.agree(Part(points.features, points.labels, points.groups), ranks.place())
+            return points
 
     def _collected(self, loader, cache):
         if cache is not None and (cache / "settings.json").exists():
             return self._cached(cache, loader)
+        features = Collected(cache)
+        try:
+            points, _, digest = self._read(loader, features, cache is not None)
+            return features.keep(points, self._settings(digest)) if cache is not None else points
+        except BaseException:
+            features.dropped()
+            raise
+
+    def _read(self, loader, features, hashing):
+        """`Points` of a loader whose features are added to `Collected`, how many points, and the hash of the data."""
         if hasattr(loader, "__next__"):
-            raise UserError("the loader can be read once only: give a DataLoader, or a list of (inputs, labels)")
-        first = next(self.batches(loader), None)
-        if first is None:
-            raise UserError("the loader has no batches: give at least one training point")
-        features, labels, digest = Collected(cache), [], hashlib.sha256()
-        for f, y in self.batches(loader, digest):
-            if y is None:
-                raise UserError("the loader gives no labels: let it give (inputs, labels)")
-            features.add(f.float().cpu() if f.dtype != torch.float64 else f.cpu())
-            labels.append(y.cpu())
-        if not _same(features.first, first[0]):
-            raise UserError(
-                "two passes of the loader disagree: it shuffles or augments; give it a fixed order and input"
-            )
-        points = Points(features.finished(), torch.cat(labels), self.head.weight.detach(), self._bias())
-        if cache is not None:
-            self._keep(cache, points, digest)
-        return points
-
-    def together(self, loader):
-        """(features (m,d), labels (m,) or None) of all points of a loader, on the model's device."""
-        _check_order(loader)
-        parts = list(self.batches(loader))
-        if not parts:
-            raise UserError("the loader has no batches: give at least one point")
-        labels = None if parts[0][1] is None else torch.cat([y for _, y in parts])
-        return torch.cat([f for f, _ in parts]), labels
-
-    def _bias(self):
-        return None if self.head.bias is None else self.head.bias.detach()
-
-    def settings(self, data):
-        """What features depend on: the layer, and hashes of the model's parameters and buffers, and of the data."""
-        digest = hashlib.sha256()
-        add_to(dict(sorted(self.model.state_dict().items())), digest)
-        return {"layer": self.layer, "model": digest.hexdigest()[:16], "loader": data.hexdigest()[:16]}
-
-    def _keep(self, folder, points, digest):
-        arrays = {"labels": points.labels, "weight": points.weight}
-        for name, value in {**arrays, **({} if points.bias is None else {"bias": points.bias})}.items():
-            save_npy(folder / f"{name}.npy", value.cpu().numpy())
-        save_json(folder / "settings.json", self.settings(digest))
+            raise UserError(ONCE)
+        marks, parts, sizes, digest = Marks(hashing, in_order(loader)), [], [], hashlib.sha256()
+        with self._running() as (run, watch, back):
+            self.fingerprint = fingerprint(self.model)
+            for inputs, labels in batches(loader, self.read):
+                mark = marks.of((inputs, labels))
+                part, size = run(inputs, labels)
+                if part.labels is None:
+                    raise UserError(f"the loader gives no labels: let it give (inputs, labels){READ}")
+                f = part.features
+                f = f.float().cpu() if f.dtype != torch.float64 else f.cpu()
+                marks.add(mark, f, size)
+                features.add(f)
+                parts.append(part._replace(features=f[:0]))
+                sizes.append(size)
+                digest.update(mark if hashing else b"")
+            if not sizes:
+                raise UserError("the loader has no batches: give at least one training point")
+            whole = joined(parts, sizes)
+            if not len(whole.labels):
+                raise UserError("every label is -100, which is left out: give at least one that is not")
+            marks.check(batches(loader, self.read), run)
+            back()
+            if fingerprint(self.model) != self.fingerprint:
+                raise UserError("the model's forward changes its parameters: give one that leaves them as they are")
+        points = Points(features.finished(), whole.labels, watch.weight, watch.bias, whole.groups)
+        return points, sum(sizes), digest.hexdigest()
 
     def _cached(self, folder, loader):
-        digest = hashlib.sha256()
-        for batch in batches(loader):  # reading the data is cheap beside the model
-            add_to(batch, digest)
-        known, mine = load_json(folder / "settings.json", "remove the cache"), self.settings(digest)
-        other = [name for name in mine if known.get(name) != mine[name]]
+        return self._known(folder, *self._digest(loader))
+
+    def _digest(self, loader):
+        """The hash of the data, as `_read` makes it, and the first batch."""
+        digest, first = hashlib.sha256(), None
+        for batch in batches(loader, self.read):  # reading the data is cheap beside the model
+            first = batch if first is None else first
+            digest.update(hashed(batch))
+        return digest.hexdigest(), first
+
+    def _known(self, folder, digest, first, point=0):
+        """`Points` of a cache, whose row of `point` is that of the first batch's first point."""
         points = load_points(folder)
-        if not other:  # parameters and data are the same: is the forward?
-            features = next(self.batches(loader))[0]
-            other = (
-                [] if _same(Rows(points.features, whole=True).block(slice(0, len(features))), features) else ["model"]
-            )
+        with self._running() as (run, _, _):
+            self.fingerprint = fingerprint(self.model)
+            known, mine = load_json(folder / "settings.json", "remove the cache"), self._settings(digest)
+            other = [name for name in mine if not isinstance(known, dict) or known.get(name) != mine[name]]
+            if not other:  # parameters and data are the same: is the forward?
+                part = run(*first)[0]
+                rows, own = slice(point, point + 1), slice(0, 1)
+                if points.groups is not None:
+                    start, stop = torch.searchsorted(points.groups, torch.tensor([point, point + 1])).tolist()
+                    rows, own = slice(start, stop), part.groups == 0
+                cached = Rows(points.features, whole=True)
+                other = [] if same(cached.block(rows), part.features[own]) else ["model"]
         if other:
             raise UserError(
                 f"the cache {folder} was made with another {' and '.join(other)}: give another folder, or remove it"
             )
         return points
 
+    def _settings(self, data):
+        """What features depend on: the layer, and hashes of the model's parameters and buffers, and of the data."""
+        return {"layer": self.layer, "model": self.fingerprint[:16], "loader": data[:16]}
 
-def _same(f, g):
-    same = torch.allclose(f.double(), g.cpu().double(), atol=1e-4, rtol=1e-3, equal_nan=True)
-    return f.shape == g.shape and same
+    def _of_shards(self, loader, indices, cache):
+        """`Points` of all ranks, each of which has run its share of the data set."""
+        there = cache is not None and ranks.rank() == 0 and (cache / "settings.json").exists()
+        if ranks.total(torch.tensor([int(there)], device=ranks.place())).item():
+            digest, first = ranks.every(lambda: self._digest(loader), ranks.place())
+            digest = _combined(digest, ranks.place())
+            return ranks.every(lambda: self._known(cache, digest, first, indices[0]), ranks.place())
+        points, digest = ranks.every(lambda: self._share(loader, indices, cache is not None), ranks.place())
+        part = shards.merged(Part(points.features, points.labels, points.groups), indices, ranks.place())
+        points = points._replace(features=part.features.cpu(), labels=part.labels, groups=part.groups)
+        if cache is None:
+            return points
+        digest = _combined(digest, ranks.place())
+        return ranks.first_alone(lambda: self._kept(cache, points, digest), ranks.place())
+
+    def _share(self, loader, indices, hashing):
+        points, size, digest = self._read(loader, Collected(None), hashing)
+        _check_share(size, indices)
+        return points, digest
+
+    def _kept(self, cache, points, digest):
+        if ranks.rank():
+            return load_points(cache)
+        features = Collected(cache)
+        try:
+            features.add(points.features)
+            return features.keep(points, self._settings(digest))
+        except BaseException:
+            features.dropped()
+            raise
+
+    def together(self, loader):
+        """`Together`: all points of a loader, with the features on the model's device.
+
+        Of several ranks each runs its share where the loader is one, and all have the points in the data set's order.
+
+        Raises UserError for a loader that shuffles, and for a model that is not what it was at `collect`.
+        """
+        with kept.randomness(loader), kept.locked(self.model):
+            indices = ranks.every(lambda: check_order(loader, ranks.size()), ranks.place())
+            share = shards.sharded(indices, indices is not None and len(loader.dataset), ranks.place())
+            part = ranks.every(lambda: self._tested(loader, indices if share else None), ranks.place())
+            if share:
+                part = shards.merged(part, indices, ranks.place())
+                return Together(part.features.to(self.device), part.labels, part.groups)
+            shards.agree(part, ranks.place())
+            return Together(*part)
+
+    def _tested(self, loader, indices):
+        marks = Marks(False, in_order(loader) or hasattr(loader, "__next__"))
+        parts, sizes = [], []
+        with self._running() as (run, _, _):
+            if self.fixed and self.fingerprint not in (None, fingerprint(self.model)):
+                raise UserError("the model has changed since the explainer was made: make the explainer again")
+            for inputs, labels in batches(loader, self.read):
+                mark = None if marks.partial else marks.of((inputs, labels))
+                part, size = run(inputs, labels)
+                marks.add(mark, part.features, size)
+                parts.append(part)
+                sizes.append(size)
+            if not parts:
+                raise UserError("the loader has no batches: give at least one point")
+            if not marks.partial:
+                marks.check(batches(loader, self.read), run)
+        if indices is not None:
+            _check_share(sum(sizes), indices)
+        return joined(parts, sizes)
+
+
+def _check_share(size, indices):
+    if size != len(indices):
+        raise UserError(f"the loader's sampler says {len(indices)} points, and it gives {size}: give shuffle=False")
+
+
+def _combined(digest, device):
+    """One hash of those of all ranks."""
+    return hashlib.sha256("".join(ranks.told(digest, device)).encode()).hexdigest()

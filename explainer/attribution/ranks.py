@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from config import UserError
+from explainer.attribution.checks import first_line
 
 LONGEST_WAIT = timedelta(hours=12)  # for the rank that fills a cache; torchrun ends all where one has died
 
@@ -41,6 +42,11 @@ def rank():
     return dist.get_rank() if size() > 1 else 0
 
 
+def place():
+    """The device that the ranks speak with each other from."""
+    return "cuda" if size() > 1 and dist.get_backend() == "nccl" else "cpu"
+
+
 def share(n):
     """The rows of n that this rank holds: (first, last), contiguous, in the order of the ranks."""
     return n * rank() // size(), n * (rank() + 1) // size()
@@ -67,10 +73,41 @@ def gathered(tensor):
     return torch.cat([part[:length] for part, length in zip(parts, lengths.tolist())])
 
 
+def told(text, device="cpu"):
+    """What every rank says, strings in the order of the ranks."""
+    if size() == 1:
+        return [text]
+    content = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+    lengths = gathered(torch.tensor([len(content)], device=device)).tolist()
+    parts = gathered(content).split(lengths)
+    return [bytes(part.tolist()).decode() for part in parts]
+
+
+def every(work, device="cpu"):
+    """What work() returns on this rank, once it has succeeded on all; it must not speak with the other ranks.
+
+    Raises UserError on every rank where one has failed, so that none waits for it.
+    """
+    if size() == 1:
+        return work()
+    found = error = None
+    try:
+        found = work()
+    except Exception as failed:  # told to the others first
+        error = failed
+    messages = told("" if error is None else first_line(error), device)
+    if error is not None:
+        raise error
+    for number, message in enumerate(messages):
+        if message:
+            raise UserError(f"rank {number} could not do its part: {message}")
+    return found
+
+
 def first_alone(work, device="cpu"):
     """What work() returns on this rank; the first rank has done it before the others begin, as they may read its files.
 
-    Raises UserError on the others where the first has failed.
+    Raises UserError on the others where one has failed.
     """
     if size() == 1:
         return work()
@@ -82,7 +119,7 @@ def first_alone(work, device="cpu"):
         total(failed)
     if failed.any():
         raise UserError("the first rank could not do its part: see its message")
-    return found if rank() == 0 else work()
+    return every(lambda: found if rank() == 0 else work(), device)
 
 
 def agree(what, device="cpu"):
