@@ -32,11 +32,11 @@ from config import (
     whole,
 )
 from config import base_folder as base
-from explainer.label_errors import find_label_errors, left_out_margins
+from explainer.label_errors import find_label_errors, left_out_margins, table_duplicates
 from explainer.label_errors.gallery import gallery
 from explainer.label_errors.noise import VOTES
 from explainer.label_errors.scores import own_probabilities
-from explainer.label_errors.tables import boosted, read_table
+from explainer.label_errors.tables import Reading, boosted, read_table
 from models.files import load_npz, save_text
 from models.moments import load_moments
 from models.outputs import load_outputs, outputs_path
@@ -45,7 +45,7 @@ SHOWN, CUT = 200, 600  # points on the page; letters of a text
 
 
 class Source:
-    """What is judged. features, labels, moments, probabilities, explained_by, votes: as `find_label_errors` takes them.
+    """What is judged. features, labels, moments, probabilities, explained_by, votes, duplicates: `find_label_errors`'.
 
     name: of the page. slug: of its folder. point: what one is called. notes: what was done with the data. numbers
     (n,): the points' numbers in the data set, where some are left out.
@@ -53,6 +53,7 @@ class Source:
 
     point = "training point"
     moments, probabilities, explained_by, notes, numbers, votes = (), None, None, (), None, VOTES
+    duplicates = None
 
     def item(self, i):
         """What the page shows of point i, as `gallery` takes it."""
@@ -65,19 +66,17 @@ class Csv(Source):
     point = "row"
 
     def __init__(self, options):
-        table = read_table(_file(options.csv), options.target, options.drop)
-        self.table, self.numbers, self.notes = table, table.numbers, table.notes
+        reading = Reading(**{name: getattr(options, name) for name in Reading._fields})
+        table = read_table(_file(options.csv), options.target, options.drop, reading)
+        self.table, self.numbers, self.notes, self.labels = table, table.numbers, table.notes, table.labels
         self.slug = Path(options.csv).stem
-        self.labels = table.labels.astype(str) if table.labels.dtype == object else table.labels
-        classes, y = np.unique(self.labels, return_inverse=True)
-        if len(classes) > max(2, len(y) / 10):
-            raise UserError(
-                f"column {options.target} has {len(classes)} values in {len(y)} rows, more than a tenth of them: "
-                "give a column of labels"
-            )
-        booster, self.explained_by = boosted(table.X, y, options.seed)
-        self.features, self.votes = left_out_margins(booster, table.X, y), ()
-        self.name, self._target = f"{Path(options.csv).name}, column {options.target}", options.target
+        y = np.unique(self.labels, return_inverse=True)[1]
+        self.duplicates = table_duplicates(table.codes)
+        weights = 1 / np.bincount(self.duplicates)[self.duplicates]  # copies of a row count as one
+        booster, self.explained_by = boosted(table.X, y, options.seed, weights)
+        more = {"duplicates": self.duplicates, "weights": weights}
+        self.features, self.votes = left_out_margins(booster, table.X, y, **more), ()
+        self.name, self._target = f"{Path(options.csv).name}, column {options.target}", options.target.strip()
 
     def item(self, i):
         row = self.table.rows.iloc[i].drop(self._target)
@@ -133,6 +132,7 @@ class Model(Source):
             data, path = load(), outputs_path(folder).with_name(MODEL)
             booster = load_booster(path, "run python models/Xgboost/train.py")
             self.explained_by, self.votes = last.features, ()
+            self.duplicates = table_duplicates(data.X_train)
             self.features = left_out_margins(booster, data.X_train, outputs.labels_train)
             self._item = lambda i: {"row": {str(c): f"{v:g}" for c, v in zip(data.columns, data.X_train[i]) if v}}
         self.labels = np.array(names)[outputs.labels_train]
@@ -167,6 +167,14 @@ def main():
     what.add_argument("--model", choices=list(MODELS), help="a model of this repository")
     add("--target", help="of --csv: the column of the labels")
     add("--drop", nargs="+", default=[], metavar="COLUMN", help="of --csv: columns to leave out, such as ids")
+    add("--separator", help="of --csv: the sign between cells, such as ; or tab (default: found in the file)")
+    add("--encoding", help="of --csv: how its letters are written, such as cp1252 (default: found in the file)")
+    add("--decimal", help="of --csv: the sign of decimals, . or , (default: found in each column)")
+    add("--thousands", help="of --csv: the sign between groups of digits, . , ' or a space (default: found)")
+    add(
+        "--missing", nargs="+", default=[], metavar="MARK", help="of --csv: marks of missing values beside ?, NA, - ..."
+    )
+    add("--texts", nargs="+", default=[], metavar="COLUMN", help="of --csv: columns of names that look like numbers")
     add("--seed", type=whole, default=0, help="of --csv: seed of the trees")
     add("--saved_path", help="of --model: its run folder, relative to this script (default: its base model)")
     add("--dataset", default="cifar", choices=["cifar", "digits"], help="of --model CNN: its images")
@@ -183,12 +191,16 @@ def main():
         raise UserError("--csv: give the column of the labels as --target")
     if not options.csv and (options.target or options.drop):
         raise UserError("--target and --drop are columns of --csv: leave them out, or give a table as --csv")
+    given = [name for name in Reading._fields if getattr(options, name)]
+    if not options.csv and given:
+        raise UserError(f"--{given[0]} is of --csv: leave it out, or give a table as --csv")
     kind = Csv if options.csv else Features if options.features else Model
     source = kind(options)
     more = {
         "probabilities": source.probabilities,
         "explained_by": source.explained_by,
         "votes": source.votes,
+        "duplicates": source.duplicates,
         "neighbours": min(options.neighbours, len(source.labels) - 1),
     }
     table = find_label_errors(source.features, source.labels, source.moments, **more)

@@ -3,7 +3,7 @@
 from explainer.label_errors.find import find_label_errors
 from explainer.label_errors.noise import Judgement, judged
 from explainer.label_errors.scores import DETECTORS, Detector, Moment, proposed, scored
-from explainer.label_errors.trees import left_out_margins
+from explainer.label_errors.trees import left_out_margins, table_duplicates
 
 __all__ = [
     "DETECTORS",
@@ -15,4 +15,5 @@ __all__ = [
     "left_out_margins",
     "proposed",
     "scored",
+    "table_duplicates",
 ]

@@ -136,9 +136,16 @@ def class_numbers(labels, features=None):
             raise UserError("the index of labels is that of features in another order: give both in one, by .loc")
     labels = _on_cpu(labels, "labels")
     try:
-        labels = np.asarray(labels)
+        found = np.asarray(labels)
+        if (
+            found.dtype.kind in "US"
+            and isinstance(labels, (list, tuple))
+            and not all(isinstance(v, str) for v in labels)
+        ):
+            found = np.array(labels, dtype=object)  # NumPy makes a text of the number, and of nan
     except ValueError as error:
-        raise UserError(f"labels differ in shape ({first_line(error)}): give one for each point, (n,)") from error
+        raise UserError("labels differ in their shapes: give one for each point, (n,)") from error
+    labels = found
     if labels.ndim != 1:
         raise UserError(f"labels have the shape {labels.shape}: give one for each point, (n,)")
     missing = pd.isna(labels)
@@ -172,11 +179,12 @@ def standardized(F):
     A column is constant by its own values: where it spreads no further than they are rounded. Raises UserError for
     values that are not finite.
     """
-    F = torch.as_tensor(F)
     n, d = F.shape
     parts, kept = [], []
     for start in range(0, d, BLOCK):
-        Z, constant = _standard(F[:, start : start + BLOCK].double())
+        part = F[:, start : start + BLOCK]
+        part = part.double() if isinstance(part, torch.Tensor) else torch.from_numpy(np.array(part, dtype=float))
+        Z, constant = _standard(part)
         parts.append(Z[:, ~constant])
         kept.append(int((~constant).sum()))
     found = torch.ones(n, sum(kept) + 1, dtype=torch.float64)

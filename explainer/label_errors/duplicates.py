@@ -25,11 +25,12 @@ KEYS = 4  # directions that near points are looked for along
 
 class Copies(NamedTuple):
     """Groups of copies, in an order that does not depend on the rows': first (m,), a row of each; of (n,), each row's
-    group; shares (m,C) of the labels in each."""
+    group; shares (m,C) of the labels in each; sizes (m,), over how often the data are repeated as a whole."""
 
     first: np.ndarray
     of: np.ndarray
     shares: torch.Tensor
+    sizes: torch.Tensor
 
     @classmethod
     def among(cls, y, C, features, ids=None):
@@ -42,7 +43,11 @@ class Copies(NamedTuple):
         groups = np.empty(len(y), int)
         groups[order] = place[of]
         counts = np.bincount(groups * C + y, minlength=len(first) * C).reshape(-1, C).astype(float)
-        return cls(order[np.sort(first)], groups, torch.from_numpy(counts / counts.sum(1, keepdims=True)))
+        sizes = counts.sum(1)
+        often = np.gcd.reduce(sizes.astype(int))
+        return cls(
+            order[np.sort(first)], groups, torch.from_numpy(counts / sizes[:, None]), torch.from_numpy(sizes / often)
+        )
 
 
 def duplicates(*sets, dtype=None):

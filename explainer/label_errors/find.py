@@ -108,7 +108,7 @@ def _moments(given):
 
 def _several(name, given, **bounds):
     """Numbers as a tuple; one number is a tuple of itself."""
-    if isinstance(given, Real) or given is None or isinstance(given, str) or not isinstance(given, Iterable):
+    if isinstance(given, (Real, str)) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
         given = [] if given is None and name == "votes" else [given]
     found = tuple(value.item() if isinstance(value, (np.generic, torch.Tensor)) else value for value in given)
     for value in found:
@@ -133,7 +133,8 @@ def _mean_probabilities(given, n, C):
     P = plain(given, "probabilities")
     if P.ndim != 3 or P.shape[1:] != (n, C) or not len(P):
         raise UserError(f"probabilities have the shape {P.shape}: give ({n}, {C}) for each of some moments")
-    if not (np.isfinite(P).all() and P.min() >= 0 and np.allclose(P.sum(2), 1, atol=1e-3)):
+    coarse = 2e-2 if str(getattr(given, "dtype", "")).endswith("float16") else 1e-3  # bfloat16 as well
+    if not (np.isfinite(P).all() and P.min() >= 0 and np.allclose(P.sum(2), 1, atol=coarse)):
         raise UserError("probabilities do not sum to 1 over the classes: give softmax outputs, not logits")
     return P.mean(0)
 

@@ -56,11 +56,15 @@ LARGEST_LEVERAGE = 0.999  # of h p (1 - p): beyond it a point is a direction of 
 
 
 class Judgement(NamedTuple):
-    """q: the probability (n,C) of each class by features and given label; pi: by the features alone; noise: T (C,C)."""
+    """q: the probability (n,C) of each class by features and given label; pi: by the features alone; noise: T (C,C).
+
+    doubt (n,C): -log of the probability that a label is right where it is the given one.
+    """
 
     q: Tensor
     pi: Tensor
     noise: Tensor
+    doubt: Tensor
 
 
 def judged(F, y, C, ridge=1.0, rounds=ROUNDS):
@@ -75,15 +79,17 @@ def judged(F, y, C, ridge=1.0, rounds=ROUNDS):
     y = torch.as_tensor(y)
     if y.ndim != 1 or len(y) != len(F) or bool(((y < 0) | (y >= C) | (y != y.long())).any()):
         raise UserError(f"labels {tuple(y.shape)} of {len(F)} points: give one from 0 to {C - 1} for each")
-    return _judged(standardized(F), one_hot(y.long(), C).double(), ridge, rounds, MEMORY)
+    return _judged(standardized(F), one_hot(y.long(), C).double(), torch.ones(len(y)), ridge, rounds, MEMORY)
 
 
-def _judged(F, shares, ridge, rounds, memory_limit):
-    """A `Judgement` of n points from standardized features F (n,D), shares (n,C) of the labels of each one's copies."""
+def _judged(F, shares, sizes, ridge, rounds, memory_limit):
+    """A `Judgement` of n points from standardized features F (n,D).
+
+    shares (n,C): of the labels of each one's copies. sizes (n,): how many these are.
+    """
     C, members = shares.shape[1], shares.sum(0)
     many = members >= FEW
     heads = torch.tensor([1]) if C == 2 and many.all() else many.nonzero()[:, 0]  # of two classes class 1 has one
-    reports = shares * (shares > 0).sum(1, keepdim=True)  # a label counts once, however many copies carry it
     prior = torch.full((C, C), NOISE / (C - 1), dtype=torch.float64).fill_diagonal_(1 - NOISE)
     T, q = prior, shares
     theta = F.new_zeros(F.shape[1], len(heads))
@@ -93,9 +99,26 @@ def _judged(F, shares, ridge, rounds, memory_limit):
         pi = few.clone()
         pi[:, many] = _classes(z, int(many.sum())) * (1 - few.sum(1, keepdim=True)).clamp_min(NONE)
         pi /= pi.sum(1, keepdim=True)
-        q = (pi.clamp_min(1e-300).log() + reports @ T.log().T).softmax(1)
-        T = _noise(q.T @ shares, prior)
-    return Judgement(q, pi, T)
+        q, pairs, doubt = _classes_of_copies(pi, T, shares, sizes)
+        T = _noise(pairs, prior)
+    return Judgement(q, pi, T, doubt)
+
+
+def _classes_of_copies(pi, T, shares, sizes):
+    """q (n,C), the sum of its pairs of class and label (C,C), and -log of the probability of each label (n,C).
+
+    Points of equal features are either one thing, of one class, whose reports count as one, or different points, each
+    of a class of its own: whichever makes the given labels more probable, over all points that are there several times.
+    """
+    several = sizes > 1
+    given = (pi @ T).clamp_min(1e-300)
+    counts = (shares * sizes[:, None])[several]
+    one = (pi[several].clamp_min(1e-300).log() + counts @ T.log().T).logsumexp(1).sum()
+    if not several.any() or one >= (counts * given[several].log()).sum():
+        q = (pi.clamp_min(1e-300).log() + shares @ T.log().T).softmax(1)
+        return q, q.T @ shares, -q.clamp_min(1e-300).log()
+    q = pi * ((shares / given) @ T.T)
+    return q, T * (pi.T @ (shares / given)), -(pi * T.diagonal() / given).clamp_min(1e-300).log()
 
 
 def doubted(
@@ -119,20 +142,19 @@ def doubted(
     for given in tqdm(sets, "moments", disable=None if len(sets) > 1 else True, leave=False):
         F = standardized(read(given)[copies.first])
         F = torch.cat([F[:, :-1], standardized(_votes(F[:, :-1], shares, counts, memory_limit))], 1)
-        judgements = [_judged(F, shares, ridge, rounds, memory_limit) for ridge in ridges]
+        judgements = [_judged(F, shares, copies.sizes, ridge, rounds, memory_limit) for ridge in ridges]
         weight = sum(information(found, shares) for found in judgements) / len(ridges)
         total += weight * len(ridges)
         for found in judgements:
-            doubt = -found.q.clamp_min(1e-300).log()
-            score += weight * doubt
-            probability += weight * _mean(doubt, shares).clamp_min(1e-12) * found.pi
+            score += weight * found.doubt
+            probability += weight * _mean(found.doubt, shares).clamp_min(1e-12) * found.pi
     score = (score / total)[copies.of, y]
     if own is not None:
-        weights = 1 / torch.from_numpy(np.bincount(copies.of))[copies.of]  # of a point among its copies
+        weights = 1 / torch.from_numpy(np.bincount(copies.of))[copies.of].double()  # of a point among its copies
         own = torch.as_tensor(own).double()[torch.arange(len(y)), torch.as_tensor(y).long()]
         contradicted = -own.clamp_min(1e-300).log()
-        mean = (contradicted @ weights.double()).clamp_min(1e-300) / len(shares)
-        score = (score + contradicted * ((score @ weights.double()) / len(shares)) / mean) / 2
+        mean = (contradicted @ weights).clamp_min(1e-300) / len(shares)
+        score = (score + contradicted * ((score @ weights) / len(shares)) / mean) / 2
     probability = probability / probability.sum(1, keepdim=True)
     return score.numpy(), probability[copies.of].numpy()
 
