@@ -114,9 +114,12 @@ class LinearModel:
         as_many(n, y)
         found = self.penalty(n)
         given = sample_weights(sample_weight, n)
-        class_weight = getattr(e, "class_weight", None) if class_weight is None else class_weight
+        asked = class_weight is not None
+        if asked and self.classes is None:
+            raise UserError(f"class_weight of {self.name}, a regression: give sample_weight")
+        class_weight = class_weight if asked else getattr(e, "class_weight", None)
         counted = given if self.name.startswith("Logistic") and weighted_counts() else None
-        weights = product(given, None if class_weight is None else class_weights(class_weight, y, counted))
+        weights = product(given, None if class_weight is None else class_weights(class_weight, y, counted, asked))
         if self.regression:
             found["head"] = "regression"
         if weights is not None:

@@ -3,6 +3,7 @@
 import inspect
 
 import numpy as np
+import torch
 
 from config import UserError
 from explainer.attribution.checks import array
@@ -22,7 +23,8 @@ def sample_weights(given, n):
     """Weights (n,) as float64, or None. Raises UserError for others than n finite numbers from 0 up."""
     if given is None:
         return None
-    weights = np.asarray(array(given, "sample_weight"), dtype=np.float64)
+    given = array(given, "sample_weight")
+    weights = np.asarray(given.double().cpu() if isinstance(given, torch.Tensor) else given, dtype=np.float64)
     if weights.size != n or weights.reshape(-1).shape[0] != n or weights.ndim > 2:
         raise UserError(f"sample_weight has the shape {weights.shape}: give one for each of {n} points")
     weights = weights.reshape(-1)
@@ -32,10 +34,12 @@ def sample_weights(given, n):
     return weights
 
 
-def class_weights(given, y, counted=None):
+def class_weights(given, y, counted=None, asked=False):
     """The weight of each point's class, (n,), or None. y (n,): labels; given: by label, or "balanced".
 
-    counted: weights of samples by which "balanced" counts the classes, or None for one each.
+    counted: weights of samples by which "balanced" counts the classes, or None for one each. asked: whether they are
+    the user's, rather than of a model that was fitted with them. Raises UserError for weights that are none, and for
+    those of labels that the user's y does not hold.
     """
     if given is None:
         return None
@@ -48,11 +52,16 @@ def class_weights(given, y, counted=None):
             raise UserError('class_weight is "balanced" and a class has no weight at all: give other weights')
         return (sums.sum() / (len(classes) * sums))[numbers]
     if hasattr(given, "items"):
-        return np.array([float(given.get(label, 1.0)) for label in classes.tolist()])[numbers]
-    given = np.asarray(given, dtype=np.float64).reshape(-1)
-    if len(given) != len(classes):
-        raise UserError(f"class_weight has {len(given)} entries: give one for each of {len(classes)} classes")
-    return given[numbers]
+        unknown = [label for label in given if label not in classes.tolist()]
+        if asked and unknown:
+            raise UserError(f"class_weight has the key {unknown[0]!r}: give labels that y holds")
+        given = [given.get(label, 1.0) for label in classes.tolist()]
+    weights = np.asarray(array(given, "class_weight"), dtype=np.float64).reshape(-1)
+    if len(weights) != len(classes):
+        raise UserError(f"class_weight has {len(weights)} entries: give one for each of {len(classes)} classes")
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise UserError(f"class_weight is {weights.tolist()}: give finite numbers from 0 up")
+    return weights[numbers]
 
 
 def weighted_counts():

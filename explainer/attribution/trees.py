@@ -80,8 +80,10 @@ class TreeHead:
         found = {"head": "regression"} if self.regression else {}
         own, given = getattr(self.trees, "class_weight", None), sample_weights(sample_weight, n)
         counted = given if getattr(self.trees, "counts_weights", False) else None
+        if class_weight is not None and self.regression:
+            raise UserError(f"class_weight of {self.name}, a regression: give sample_weight")
         if class_weight is not None:
-            parts = [class_weights(class_weight, y, counted)]
+            parts = [class_weights(class_weight, y, counted, asked=True)]
         else:
             encoded = isinstance(self.trees, Stages)  # histogram boosting takes the numbers of the classes
             parts = [class_weights(own, labels if encoded else y, counted), self.trees.weights(labels)]
