@@ -16,6 +16,7 @@ from explainer.attribution.questions import Question, Tested
 from explainer.attribution.rows import Rows, floating
 from explainer.attribution.scores import Kept, Term, save_blocks, score_blocks
 from explainer.attribution.search import approximate
+from explainer.attribution.ties import settled
 from explainer.attribution.topk import Running, TopK, finite, largest
 
 
@@ -153,12 +154,13 @@ class Attributor(HeadOnPoints):
             raise UserError(f"per is {per!r}: give row or point")
         tested = self._test(test, _asked(target))
         if candidates is None:
-            terms, columns, rows = self.terms, self.groups, self.n
+            terms, columns, rows, labels, weights = self.terms, self.groups, self.n, self.labels, self.sample_weight
         else:
             given = self._test(candidates, None)
             terms, columns, rows = self._candidates(given), given.groups, len(given.features)
+            labels, weights = given.labels.to(self.device), None
         groups, columns = (tested.groups, columns) if per == "point" else (None, None)
-        return Question(tested.features, tested.classes, groups, terms, columns, rows, mean)
+        return Question(tested.features, tested.classes, groups, terms, columns, rows, mean, labels, weights)
 
     def _candidates(self, given):
         """Terms over rows that are no training points; each rank has its share of them."""
@@ -190,11 +192,12 @@ class Attributor(HeadOnPoints):
         if question.columns is not None:
             values, indices = largest(sign * finite(self._whole(question, queries)), k)
             return sign * values, indices
-        running = Running(m, k, self.rows.dtype, self.device)
+        running = Running(m, min(k + 1, question.rows), self.rows.dtype, self.device)
+        queries = queries.signed(sign)
         for first, scores in score_blocks(question.terms, queries, constant=False, reuse=True):
-            running.add(scores if sign > 0 else scores.neg_(), first)
-        values, indices = running.of_all_ranks()
-        return sign * values + queries.constant[:, None].to(values.dtype), indices
+            running.add(scores, first)
+        values, indices = settled(self, question, queries, *running.of_all_ranks(), k)
+        return sign * (values + queries.constant[:, None].to(values.dtype)), indices
 
     def logits(self, test):
         """The head's logits (m,C) of test points, from its given parameters."""

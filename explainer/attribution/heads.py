@@ -27,7 +27,6 @@ from explainer.attribution.checks import tensor
 
 KINDS = ("binary", "multiclass", "multilabel", "regression")
 TARGETS = ("predicted", "label")
-LARGEST = 1e300  # a label of a regression
 
 
 class Head:
@@ -98,7 +97,7 @@ class Head:
         """Raise UserError for labels that are not (n,) classes, (n,C) zeros and ones, or a regression's numbers."""
         if self.kind == "regression":
             fits = labels.shape[1:] == (self.C,) or (self.C == 1 and labels.ndim == 1)
-            shape, allowed, wanted = f"(n, {self.C})", labels == labels.clip(-LARGEST, LARGEST), "finite numbers"
+            shape, allowed, wanted = f"(n, {self.C})", torch.isfinite(labels), "finite numbers"
         elif self.kind == "multilabel":
             fits = labels.ndim == 2 and labels.shape[1] == self.C
             shape, allowed, wanted = f"(n, {self.C})", (labels == 0) | (labels == 1), "0 and 1"

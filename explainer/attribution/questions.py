@@ -20,6 +20,7 @@ class Tested(NamedTuple):
 class Question(NamedTuple):
     """features (m,D), classes (m,), groups (m,) of test rows; terms over training rows (or candidates), `rows` of them,
     and the point (rows,) of each. groups and columns are None where nothing is summed by point. mean: over test points.
+    labels, weights: of the training rows.
     """
 
     features: torch.Tensor
@@ -29,6 +30,8 @@ class Question(NamedTuple):
     columns: torch.Tensor | None
     rows: int
     mean: bool
+    labels: torch.Tensor
+    weights: torch.Tensor | None
 
     @property
     def points(self):

@@ -55,6 +55,13 @@ class Queries(NamedTuple):
     dense: list
     constant: torch.Tensor
 
+    def signed(self, sign):
+        """The same of scores times sign, 1 or -1."""
+        if sign > 0:
+            return self
+        dense = [(-side[0], side[1]) if isinstance(side, tuple) else -side for side in self.dense]
+        return Queries(dense, -self.constant)
+
 
 def score_blocks(terms, queries, constant=True, reuse=False):
     """(first row of all, scores (m,b)) over blocks of this rank's training points, in the precision of the rows.
