@@ -9,6 +9,7 @@ from torch import fx
 from config import UserError
 from explainer.decomposition import registry
 from explainer.decomposition.rules.pooling import Picks
+from explainer.decomposition.scores import TOLERANCES
 from explainer.decomposition.split import UnsupportedOp, splits
 from models.training import out_of_memory
 
@@ -86,7 +87,7 @@ def run(model, inputs, own_rules):
     own_rules: {module: function(module, *args)} that stand in for modules of this model, such as its embedding.
     """
     trace = traced(model) if model not in own_rules else None
-    with _explained(UnsupportedOp, "the model's forward does with an activation what has no rule"):
+    with unfused(), _explained(UnsupportedOp, "the model's forward does with an activation what has no rule"):
         if trace is not None and len([n for n in trace.graph.nodes if n.op == "placeholder"]) >= len(inputs):
             return _Interpreter(trace, own_rules).run(*inputs)
         with patched(model, own_rules):
@@ -135,27 +136,48 @@ def _replaced(module, name, forward, own):
 def watched(model, inputs):
     """The model's output on plain inputs, and what every maximum picks."""
     shapes = ", ".join(f"{tuple(v.shape)} {v.dtype}" for v in inputs)
-    with Picks() as picks, _explained(UserError, f"the model's forward fails on inputs {shapes}"):
+    with Picks() as picks, unfused(), _explained(UserError, f"the model's forward fails on inputs {shapes}"):
         output = model(*(v.clone() for v in inputs))  # a forward may change its inputs in place
+    if any(isinstance(module, torch.nn.TransformerEncoder) for module in model.modules()):
+        _check_fused(getattr(output, "logits", output), model, inputs)
     return output, picks.found
 
 
 @contextlib.contextmanager
-def as_evaluated(model):
-    """The model in evaluation mode, without TF32 and the fused layers of torch's transformers; afterwards as it was.
+def unfused():
+    """Without the fused layers of torch's transformers, which no rule sees; afterwards as it was."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
-    The fused layers are other functions: they give 0 at padded tokens.
-    """
+
+def _check_fused(output, model, inputs):
+    """Raise UserError where the fused encoder, which gives 0 at padded tokens, gives the model another output."""
+    if torch.is_grad_enabled() or not torch.backends.mha.get_fastpath_enabled() or not torch.is_tensor(output):
+        return
+    fused = model(*(v.clone() for v in inputs))
+    fused = getattr(fused, "logits", fused)
+    difference = float((fused - output).abs().max())
+    if not difference <= TOLERANCES.get(output.dtype, 1e-3) * max(1.0, float(output.abs().max())):
+        raise UserError(
+            f"torch's fused TransformerEncoder gives 0 at padded tokens, and so another output than in training, by "
+            f"{difference:.2g}: leave padded tokens out of what follows it, or give it enable_nested_tensor=False"
+        )
+
+
+@contextlib.contextmanager
+def as_evaluated(model):
+    """The model in evaluation mode, without TF32; afterwards as it was."""
     modes = [(module, module.training) for module in model.modules()]
     precise = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    fused = torch.backends.mha.get_fastpath_enabled()
     try:
         model.eval()
-        torch.backends.mha.set_fastpath_enabled(False)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = precise
         for module, mode in modes:
             module.training = mode

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision
-from test_decomposition_attention import CAUSAL, PADDING, STEPS, WIDTH, Pooled, check_ends, data, lively
+from test_decomposition_attention import CAUSAL, PADDING, ROWS, STEPS, WIDTH, Pooled, check_ends, data, lively
 from torch import nn
 
 from explainer.decomposition import cd, cd_text
@@ -47,6 +47,21 @@ def test_transformers(name):
         check_ends(scores, model.eval()(x))
     scores = cd(model.float(), x.float(), masks)
     check_ends(scores, model(x.float()), 1e-4)
+
+
+def test_an_encoder_whose_fused_layers_give_another_output_is_refused():
+    torch.manual_seed(0)
+    padding = (torch.arange(STEPS) > 2).expand(ROWS, -1)
+    model, (x, masks) = (
+        lively(encoder(lambda m, x: m(x, src_key_padding_mask=padding.repeat(len(x) // ROWS, 1)))),
+        data(),
+    )
+    with torch.no_grad(), pytest.raises(ValueError, match="gives 0 at padded tokens, and so another output than in tr"):
+        cd(model, x, masks)
+    check_ends(cd(model, x, masks), model.eval()(x))  # with gradients the fused layers are not taken
+    model.module.use_nested_tensor = False
+    with torch.no_grad():
+        check_ends(cd(model, x, masks), model(x))
 
 
 class Reader(nn.Module):
