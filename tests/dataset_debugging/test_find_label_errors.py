@@ -98,9 +98,7 @@ def test_bad_tables(table, refused, tmp_path, change, more, said):
 def test_what_is_no_table_or_no_features(refused, tmp_path):
     assert "cannot read nowhere.csv" in refused(main, "--csv", "nowhere.csv", "--target", "label")
     (tmp_path / "empty.csv").write_text("")
-    assert "is no CSV file in UTF-8 with a header" in refused(
-        main, "--csv", tmp_path / "empty.csv", "--target", "label"
-    )
+    assert "is empty: give a CSV file" in refused(main, "--csv", tmp_path / "empty.csv", "--target", "label")
     np.savez(tmp_path / "F.npz", features=np.eye(4))
     assert "labels" in refused(main, "--features", tmp_path / "F.npz")
     np.savez(tmp_path / "F.npz", features=np.eye(4), labels=[0, 1, 0])
@@ -110,5 +108,4 @@ def test_what_is_no_table_or_no_features(refused, tmp_path):
     assert "labels have the shape ()" in refused(main, "--features", tmp_path / "F.npz")
     np.savez(tmp_path / "F.npz", features=np.eye(4), labels=[0, 1, 0, 1], moments=[np.full((4, 4), np.nan)])
     assert "row 0 of moments[0] is not finite" in refused(main, "--features", tmp_path / "F.npz")
-    (tmp_path / "semicolons.csv").write_text("a;label\n1;2\n")
-    assert "separate the columns by commas" in refused(main, "--csv", tmp_path / "semicolons.csv", "--target", "label")
+    assert "--decimal is of --csv" in refused(main, "--features", tmp_path / "F.npz", "--decimal", ",")
