@@ -130,13 +130,13 @@ def _array(X):
 
 
 def targets(y):
-    """The numbers that a regression predicts, float64. Raises UserError for others."""
+    """Labels y that are numbers, float64. Raises UserError for others."""
     if isinstance(y, np.ma.MaskedArray):
-        raise UserError("y is a masked array: leave out the points whose targets are masked")
+        raise UserError("y is a masked array: leave out the points whose labels are masked")
     try:
         return np.array(of_torch(y), dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise UserError(f"y holds no numbers ({first_line(error)}): give the targets that it was fitted on") from error
+        raise UserError(f"y holds no numbers ({first_line(error)}): give those it was fitted on") from error
 
 
 def check_names(names, X):

@@ -22,7 +22,7 @@ from explainer.attribution.checks import first_line
 from explainer.attribution.lightgbm_trees import LightGBMTrees
 from explainer.attribution.linear_models import numbered
 from explainer.attribution.loss_weights import as_many, class_weights, product, sample_weights
-from explainer.attribution.pipelines import Steps, of_library, targets
+from explainer.attribution.pipelines import Steps, of_library, of_torch, targets
 from explainer.attribution.sklearn_trees import Forest, Stages, sklearn_trees
 from explainer.attribution.xgboost_trees import XGBoostTrees
 
@@ -68,9 +68,11 @@ class TreeHead:
 
     def labels(self, y):
         """Labels y as class numbers, or as they are: of a Booster, and the targets of a regression."""
-        if self.regression:
-            return targets(y)
-        return y if self.classes is None else numbered(self.classes, y)
+        if self.classes is not None:
+            return numbered(self.classes, y)
+        found = targets(y)
+        whole = not self.regression and (found == np.round(found)).all()
+        return found.astype(np.int64) if whole else found
 
     def options(self, n, y, labels, sample_weight=None, class_weight=None):
         """The options of an explainer: head and weights. y, sample_weight: as given to the model's `fit`; labels: y as
@@ -95,7 +97,7 @@ class TreeHead:
 
         given: whether weights of samples are among them.
         """
-        labels = np.asarray(labels).reshape(-1)
+        labels = np.asarray(of_torch(labels)).reshape(-1).astype(np.float64 if self.regression else np.int64)
         weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64).reshape(-1)
         off = self.trees.mismatch(self.steps.rows(X), labels, weights, self.bias, given)
         if off:

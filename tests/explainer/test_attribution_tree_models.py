@@ -3,7 +3,9 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import xgboost
 from sklearn.ensemble import (
     ExtraTreesRegressor,
@@ -142,6 +144,22 @@ def test_regressions_of_squared_loss(name):
     if name not in ("random forest", "xgboost forest"):
         with pytest.warns(UserWarning, match="equal weights"):
             InfluenceFunction.from_trees(model, X, SCORE, damping=0.1)
+
+
+def test_labels_of_a_booster():
+    booster = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(X, TWO), 3)
+    expected = silent(booster, X, TWO).self_influence()
+    for y in (TWO.astype(float), pd.Series(TWO), torch.tensor(TWO).float(), TWO[:, None], TWO.tolist(), TWO > 0):
+        np.testing.assert_array_equal(silent(booster, X, y).self_influence(), expected)
+    for y, said in (
+        (TWO + 1, "the label of row .* is 2: give whole numbers from 0 to 1"),
+        (TWO - 0.5, "the label of row 0 is .*0.5: give whole numbers"),
+        (np.array(["a", "b"])[TWO], "y holds no numbers .*: give those it was fitted on"),
+        (TWO[:9], "got 400 rows of X and 9 labels: give as many of each"),
+        (np.ma.masked_equal(TWO, 1), "y is a masked array"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            InfluenceFunction.from_trees(booster, X, y, damping=0.1)
 
 
 def test_boosters_of_a_squared_loss():
