@@ -163,6 +163,8 @@ class HeadOnPoints(ABC):
         """The decay (D,) of every feature. intercept: whether the constant decays as they do, or its own decay."""
         number("decay", decay, least=0)
         found = torch.full((self.head.D,), float(decay), dtype=torch.float64, device=self.device)
+        if isinstance(intercept, (str, type(None))):
+            raise UserError(f"decay_intercept is {intercept!r}: give True or False, or a decay of its own")
         if not isinstance(intercept, (bool, np.bool_)):
             number("decay_intercept", intercept, least=0)
         if self.head.bias and intercept is not True and intercept is not np.True_:
