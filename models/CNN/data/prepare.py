@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from config import DATA_ROOT, ArgumentParser, UserError, expanded, run_command, shown
+from models import images
 from models.downloads import patience, reason
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -21,7 +22,6 @@ DEFAULT_CLASSES = {"cifar": ("automobile", "horse"), "digits": ("3", "8")}
 SIDE = 32
 ARCHIVE = "cifar-10-python.tar.gz"
 _WITHOUT = "to train without any: --dataset digits"
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".webp"}
 
 
 class Images(NamedTuple):
@@ -54,8 +54,8 @@ def read(dataset="cifar", data_dir=None, classes=None, limit=None):
     else:
         parts, source = _cifar(expanded(data_dir or DATA_ROOT), classes, limit)
     arrays = []
-    for images in parts:  # one list of (k,32,32,3) per part, in the order of `classes`
-        arrays += [np.concatenate(images), np.repeat(np.arange(len(classes)), [len(x) for x in images])]
+    for part in parts:  # one list of (k,32,32,3) per part, in the order of `classes`
+        arrays += [np.concatenate(part), np.repeat(np.arange(len(classes)), [len(x) for x in part])]
     return Images(*arrays, classes, source)
 
 
@@ -67,8 +67,8 @@ def _digits(classes, limit):
     _known(classes, [str(name) for name in digits.target_names], "digits")
     train, test = [], []
     for name in classes:
-        images = digits.images[digits.target == int(name)] * (255 / 16)
-        grey = [Image.fromarray(x.astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for x in images]
+        small = digits.images[digits.target == int(name)] * (255 / 16)
+        grey = [Image.fromarray(x.astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for x in small]
         rgb = np.stack([np.asarray(x.convert("RGB")) for x in grey])
         cut = len(rgb) * 4 // 5
         train.append(rgb[:cut][:limit])
@@ -78,9 +78,15 @@ def _digits(classes, limit):
 
 def _cifar(root, classes, limit):
     for folder in (root, root / "cifar10_images"):
-        if (folder / "train").is_dir():
-            train = _class_folders(folder / "train", classes, limit)
-            return (train, _class_folders(folder / "test", classes)), f"class folders in {folder}"
+        train, test = images.subfolder(folder, "train"), images.subfolder(folder, "test")
+        if train is None:
+            continue
+        if test is None:
+            where = shown(folder / "test")
+            raise UserError(f"{where} is missing: lay the images out as {where}/<class>/*; {_WITHOUT}")
+        found = _class_folders(train, classes, limit), _class_folders(test, classes)
+        white = images.white_of([path for part in found for paths in part for path in paths])
+        return [[_pixels(paths, white) for paths in part] for part in found], f"class folders in {folder}"
     _known(classes, CIFAR10, "CIFAR-10")
     return _torchvision(root, classes, limit), f"CIFAR-10 in {root}"
 
@@ -92,34 +98,24 @@ def _known(classes, known, source):
 
 
 def _class_folders(folder, classes, limit=None):
-    """The first `limit` images of each class folder, by name."""
-    if not folder.is_dir():
-        raise UserError(f"{shown(folder)} is missing: lay the images out as {shown(folder)}/<class>/*; {_WITHOUT}")
-    _known(classes, sorted(path.name for path in folder.iterdir() if path.is_dir()), shown(folder))
-    return [_folder(folder / name, limit) for name in classes]
+    """The first `limit` images of each class folder, by name: their paths."""
+    below = {path.name: path for path in images.class_folders(folder)}
+    _known(classes, list(below), shown(folder))
+    return [images.listed(below[name])[:limit] for name in classes]
 
 
-def _folder(folder, limit):
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.name[0] != ".")
-    if not paths:
-        raise UserError(
-            f"{shown(folder)} holds no images ({', '.join(sorted(_SUFFIXES))}): put the class's images there"
-        )
-    paths = paths[:limit]
-    images = np.empty((len(paths), SIDE, SIDE, 3), np.uint8)
-    for image, path in zip(images, paths):
-        try:
-            with Image.open(path) as file:
-                pixels = np.asarray(file.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"cannot read the image {shown(path)} ({error}): replace or remove it") from error
+def _pixels(paths, white):
+    """Images (k,32,32,3)."""
+    found = np.empty((len(paths), SIDE, SIDE, 3), np.uint8)
+    for image, path in zip(found, paths):
+        pixels = images.read(path, white)
         if pixels.shape != image.shape:
             height, width, _ = pixels.shape
             raise UserError(
                 f"{shown(path)} has {width} x {height} pixels, expected {SIDE} x {SIDE}: resize or remove it"
             )
         image[:] = pixels
-    return images
+    return found
 
 
 def _torchvision(root, classes, limit):
@@ -161,10 +157,10 @@ def main():
     parser = ArgumentParser(description="Say which images there are.")
     add_data_options(parser)
     options = parser.parse_args()
-    images = read(options.dataset, options.data_dir, options.classes)
-    print(f"source: {images.source}")
-    for part, labels in (("train", images.y_train), ("test", images.y_test)):
-        counts = ", then ".join(f"{(labels == i).sum():,} {name}" for i, name in enumerate(images.classes))
+    found = read(options.dataset, options.data_dir, options.classes)
+    print(f"source: {found.source}")
+    for part, labels in (("train", found.y_train), ("test", found.y_test)):
+        counts = ", then ".join(f"{(labels == i).sum():,} {name}" for i, name in enumerate(found.classes))
         print(f"{part}: {counts}")
 
 
