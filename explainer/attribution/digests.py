@@ -114,10 +114,10 @@ def _add_array(value, digest, inside):
 def _add_object(value, digest, inside):
     """An array of another package, or an object by its keys or its attributes."""
     kind = type(value)
-    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+    if hasattr(kind, "__array__") or hasattr(kind, "__array_interface__"):
         add_to(np.asarray(value), digest, inside)
         return
-    if callable(getattr(value, "keys", None)) and hasattr(kind, "__getitem__"):
+    if callable(getattr(kind, "keys", None)) and hasattr(kind, "__getitem__"):
         _add_unordered([(name, value[name]) for name in value.keys()], digest, inside)
         return
     slots = {name for c in kind.__mro__ for name in _slots(c)}
@@ -160,8 +160,9 @@ def _sum(content, weights):
     if tail or content.storage_offset() % 8:
         content = torch.nn.functional.pad(content, (0, -len(content) % 8))
     numbers = content.view(torch.int64)
-    if numbers.device not in weights:
-        i = torch.arange(1, BLOCK + 1, device=numbers.device) * 6364136223846793005 + 1442695040888963407
+    needed = min(len(numbers), BLOCK)
+    if len(weights.get(numbers.device, ())) < needed:
+        i = torch.arange(1, needed + 1, device=numbers.device) * 6364136223846793005 + 1442695040888963407
         weights[numbers.device] = (i ^ (i >> 29)) * -7046029254386353131 | 1
     w, found = weights[numbers.device], numbers.new_zeros(())
     for block in numbers.split(BLOCK):

@@ -152,7 +152,7 @@ def _object(value, device):
         copied = copy.deepcopy(value)
     except Exception:  # of a class that is not ours
         return value
-    if callable(getattr(copied, "to", None)):
+    if callable(getattr(type(copied), "to", None)):
         moved = copied.to(device)
         return copied if moved is None else moved
     for name, item in list(vars(copied).items()) if hasattr(copied, "__dict__") else ():
