@@ -23,6 +23,13 @@ with ranks.begin():
             found[method.__name__ + "_sum"] = e.parameters.numpy()
         found["loo"] = e.leave_one_out().logits
         found["group"] = e.effect([0, 3, 40], problem.F_test)
+        weighted = {"sample_weight": np.arange(41) % 4, "decay": 0.1}
+        e = GroupInfluence.from_arrays(*problem.arrays, **weighted)
+        found["weighted"], found["weighted_loo"] = e.self_influence(), e.leave_one_out().logits
+        found["weighted_group"] = e.effect([0, 3, 40], problem.F_test)
+        given = problem.arrays[0][5:12], problem.arrays[1][5:12]
+        found["candidates"] = e.top_k(problem.F_test, 4, candidates=given).values
+        found["mean"] = np.concatenate(list(e.influence(problem.F_test, target=0, mean=True)))
         if ranks.rank() == 0:
             np.savez(sys.argv[2] + "/" + kind + ".npz", **found)
 """
