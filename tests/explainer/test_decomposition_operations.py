@@ -100,6 +100,8 @@ OPERATIONS = {
     "rearranged": lambda h, m: h.unflatten(1, (2, 2)).permute(0, 2, 1, 3).flatten(1, 2).view(len(h), 3, 8).mT,
     "lower triangle": lambda h, m: h.tril(),
     "a constant beside it": lambda h, m: torch.cat([m.rows.expand(len(h), -1, -1), h], 1) @ m.square,
+    "nothing beside it": lambda h, m: torch.cat([h.new_zeros(0), h], 1) @ m.square,
+    "a maximum of what is held": lambda h, m: h * h.softmax(1).max(1, keepdim=True)[0] + h.amax(1, keepdim=True),
     "constants stacked": lambda h, m: torch.stack([m.rows.expand(len(h), -1, -1), h], 1),
 }  # fmt: skip
 

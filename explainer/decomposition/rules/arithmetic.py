@@ -97,6 +97,7 @@ def stack(rules, tensors, dim=0):
 def _joined(rules, function, tensors, dim):
     """A constant among them is shared out by the mean share of what it joins."""
     x = next(t for t in tensors if isinstance(t, Split))
+    tensors = [t for t in tensors if isinstance(t, Split) or t.shape != (0,)]  # which torch.cat leaves out
     if not all(isinstance(t, Split) for t in tensors):
         w = x.w.expand_as(x.b)
         w = w.mean(dim, keepdim=True) if function is torch.cat else w
