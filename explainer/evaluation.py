@@ -21,13 +21,15 @@ from explainer.attribution.rows import Rows
 class Evaluation:
     """Features (n,d) and labels of training points, features (m,d) and classes (m,) of test points, and a fitted head.
 
-    decay: the head's weight decay, > 0, its bias included. The classes of the test points are explained.
+    decay: the head's weight decay, > 0, its bias included. The classes of the test points are explained. All is worked
+    on where the training points' features are.
     """
 
     def __init__(self, features, labels, test_features, classes, decay=1e-3):
         checks.number("decay", decay, above=0)  # so that every refit has a minimum
         self.F, self.F_test = (checks.tensor(F, "features").double() for F in (features, test_features))
-        self.labels, self.classes = (_whole(y) for y in (labels, classes))
+        self.F_test = self.F_test.to(self.F.device)
+        self.labels, self.classes = (_whole(y).to(self.F.device) for y in (labels, classes))
         for F, y in ((self.F, self.labels), (self.F_test, self.classes)):
             if len(F) != len(y):
                 raise UserError(f"got {len(F)} rows of features and {len(y)} labels: give as many of each")
@@ -49,27 +51,30 @@ class Evaluation:
         if self.classes.min() < 0 or self.classes.max() >= C:
             raise UserError(f"the test points' classes go beyond those of the labels: give 0 to {C - 1}")
         kind, logits = ("binary", 1) if C == 2 else ("multiclass", C)
-        start = Head.of(torch.zeros(logits, self.F.shape[1]), torch.zeros(logits), self.labels, kind)
+        start = Head.of(torch.zeros(logits, self.F.shape[1]), torch.zeros(logits), self.labels, kind, self.F.device)
         self.head = self._fit(torch.arange(self.n), decay, start)
 
     def _fit(self, kept, decay, start):
-        rows = Rows(self.F[kept], bias=True)
+        rows = Rows(self.F[kept], bias=True, device=self.F.device)
         return fit_head(rows, start.targets(self.labels[kept]), start, decay)
 
     def explainer(self, method, **settings):
         """A method of `explainer.attribution` on the fitted head; its decay is the head's."""
         if "decay" in settings:
             raise UserError("decay is that of the fitted head: give it to Evaluation")
+        for name in ("sample_weight", "class_weight", "label_smoothing"):
+            if name in settings:
+                raise UserError(f"{name}: the heads are fitted to the plain mean loss; leave it out")
         weight, bias = self.head.weight[:-1].T, self.head.weight[-1]
         arrays = self.F, self.labels, weight, bias
         return method.from_arrays(*arrays, head=self.head.kind, decay=self.decay, **settings)
 
     def support(self, head, unit):
         """The support (m,) of every test point by a head: the logit of its class, or minus its loss."""
-        Z = head.logits(torch.cat([self.F_test, torch.ones(len(self.F_test), 1, dtype=torch.float64)], 1))
+        Z = head.logits(torch.cat([self.F_test, self.F_test.new_ones(len(self.F_test), 1)], 1))
         if unit == "logit":
-            return (Z * head.directions(self.classes)).sum(1).numpy()
-        return -head.losses(Z, head.targets(self.classes)).numpy()
+            return (Z * head.directions(self.classes)).sum(1).cpu().numpy()
+        return -head.losses(Z, head.targets(self.classes)).cpu().numpy()
 
     def refit(self, kept, decay):
         """The head fitted to some of the training points; kept, so that every method is measured by the same refits."""
@@ -125,7 +130,7 @@ class Evaluation:
         generator = np.random.default_rng(seed)
         flipped = generator.permutation(self.n)[: int(self.n * portion)]
         labels, C = self.labels.clone(), self.head.classes
-        labels[flipped] = (labels[flipped] + torch.as_tensor(generator.integers(1, C, len(flipped)))) % C
+        labels[flipped] = (labels[flipped] + torch.as_tensor(generator.integers(1, C, len(flipped))).to(labels.device)) % C
         other = Evaluation(self.F, labels, self.F_test, self.classes, self.decay)
         order = np.argsort(-other.explainer(method, **settings).suspicion(), kind="stable")
         return found_at(order, flipped, portion), area(order, flipped)
@@ -133,7 +138,7 @@ class Evaluation:
     def collapse(self, explainer, k=5):
         """How alike the explanations of a class are: a table with a row per class, see `distinct_explanations`."""
         best = explainer.top_k(self.F_test, k, self.classes).indices.T
-        return distinct_explanations(best, self.classes.numpy())
+        return distinct_explanations(best, self.classes.cpu().numpy())
 
     def stability(self, method, settings, k=5):
         """The mean share of the k best that two of the settings, dictionaries of options, have in common."""

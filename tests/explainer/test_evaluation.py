@@ -77,6 +77,7 @@ def test_the_table_has_every_measure(evaluation):
         (lambda e: Evaluation(np.eye(2), [0, 0], np.eye(2), [0, 0]), "the labels go from 0 to 0: give 0, 1"),
         (lambda e: Evaluation(np.eye(2), [-1, 1], np.eye(2), [0, 0]), "the labels go from -1 to 1: give 0, 1"),
         (lambda e: e.explainer(RPSLJE, decay=1), "decay is that of the fitted head"),
+        (lambda e: e.explainer(RPSLJE, class_weight="balanced"), "class_weight: the heads are fitted to the plain"),
         (lambda e: e.table({"RPS-LJE": RPSLJE}), "methods: give {name"),
         (
             lambda e: e.leave_out_correlation(
