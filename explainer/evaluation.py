@@ -130,7 +130,8 @@ class Evaluation:
         generator = np.random.default_rng(seed)
         flipped = generator.permutation(self.n)[: int(self.n * portion)]
         labels, C = self.labels.clone(), self.head.classes
-        labels[flipped] = (labels[flipped] + torch.as_tensor(generator.integers(1, C, len(flipped))).to(labels.device)) % C
+        shift = torch.as_tensor(generator.integers(1, C, len(flipped))).to(labels.device)
+        labels[flipped] = (labels[flipped] + shift) % C
         other = Evaluation(self.F, labels, self.F_test, self.classes, self.decay)
         order = np.argsort(-other.explainer(method, **settings).suspicion(), kind="stable")
         return found_at(order, flipped, portion), area(order, flipped)
