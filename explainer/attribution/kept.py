@@ -106,7 +106,9 @@ def put_back(before):
     """Put tensors (dictionary, name, tensor, copy) back where they were, with the numbers that they had."""
     for held, name, tensor, copy in before:
         held[name] = tensor
-        if tensor.layout != torch.strided or not torch.equal(tensor.detach(), copy):
+        if tensor.shape != copy.shape:
+            tensor.data = copy
+        elif tensor.layout != torch.strided or not torch.equal(tensor.detach(), copy):
             tensor.detach().copy_(copy)
 
 

@@ -212,6 +212,17 @@ def test_counters_and_weights_that_a_forward_moves_are_put_back_or_refused(data)
                 getattr(self, self.moves)[0].weight.data.clamp_(-0.1, 0.1)
             return self.fc(self.body(x))
 
+    class Growing(Counting):
+        """What quantized training's observers do: a buffer that is resized where it is."""
+
+        def forward(self, x):
+            self.calls.resize_(3)
+            return self.fc(self.body(x)) + 1
+
+    growing = Growing(None)
+    with pytest.raises(ValueError, match="differs from that of layer fc"):
+        RPSLJE(growing, loader(data))
+    assert growing.calls.shape == ()
     model = Counting(None)
     explainer = RPSLJE(model, loader(data))
     explainer.top_k(loader(data), 2)
