@@ -17,6 +17,7 @@ import torch
 from explainer.label_errors.columns import standardized
 
 COARSE = 10  # rows for each different one, from which on equal rows are no copies
+SEVERAL = 30  # different rows, from which on a set may be one that was repeated as a whole
 NEAR = 1e-4  # of a column's standard deviation, the root mean square over the columns: the same but for rounding
 CHANCE = 0.01  # pairs of different points that are so near by chance, at most
 SHORT = {torch.float16: 2**-9, torch.bfloat16: 2**-6}  # what two roundings may differ by
@@ -62,7 +63,7 @@ def duplicates(*sets, dtype=None):
     _, first, ids = np.unique(ids, return_index=True, return_inverse=True)
     ids = _components(len(first), _near([np.asarray(F)[first] for F in sets], SHORT.get(dtype, NEAR)))[ids]
     sizes = np.bincount(ids)
-    often = np.gcd.reduce(sizes)
+    often = np.gcd.reduce(sizes) if len(sizes) >= SEVERAL else 1  # few equal cells of equal size are a design
     return ids if len(sizes) * COARSE >= len(ids) / often else np.arange(len(ids))
 
 

@@ -36,6 +36,8 @@ from explainer.label_errors import columns
 from explainer.label_errors.duplicates import duplicates as copies_of
 
 TOLERANCE = 1e-3  # of a leaf's value, against the largest: XGBoost sums in float32
+PLANE = 1e-4  # sine of the angle between values and sums, below which the leaves determine no line
+NOTHING = 1e-3  # a leaf's value that is rounding
 CHECKED = 1000  # rows that the margin before the first tree is read off
 
 
@@ -65,7 +67,7 @@ def left_out_margins(model, X, y, *, duplicates=None, weights=None, memory_limit
     walk = _Walk(trees, X, y, weights, memory_limit)
     ids = table_duplicates(X) if duplicates is None else _numbered(duplicates, walk.n)
     found = [walk.leaves(*parts) for parts in walk.trees()]
-    eta, ridge, least = _line(found)
+    eta, ridge, least = _line(found, trees.config["gradient_booster"].get("tree_train_param", {}), walk.end.shape[1])
     without = walk.base()
     for (t, leaf, g, h), tree in zip(walk.trees(), found):
         g, h = (_sum_of_copies(ids, leaf, part) for part in (g, h))
@@ -87,7 +89,7 @@ def leaf_features(booster, X, memory_limit=MEMORY):
     per = T // trees.booster.num_boosted_rounds()
     step = max(1, int(memory_limit / (12 * len(found) * per)))
     for start in range(0, last, step):
-        leaves = leaf_numbers(trees.booster, data, (start, min(start + step, last)))
+        leaves = leaf_numbers(trees.booster[start : min(start + step, last)], data, (0, 0))
         for k in range(leaves.shape[1]):
             found[:, start * per + k] = trees.tables[start * per + k][leaves[:, k]]
     return found[:, : last * per]
@@ -169,8 +171,8 @@ class _Walk:
         C = self.end.shape[1]
         step = max(1, int(self.limit / (12 * self.n * C)))  # float32 and int64
         for start in range(0, self.rounds, step):
-            rounds = start, min(start + step, self.rounds)
-            leaves = leaf_numbers(self.model.booster, self.data, rounds)
+            some = self.model.booster[start : min(start + step, self.rounds)]
+            leaves = leaf_numbers(some, self.data, (0, 0))
             for k in range(leaves.shape[1]):
                 yield start * C + k, leaves[:, k]
 
@@ -186,21 +188,30 @@ def _sum_of_copies(ids, leaf, part):
     return np.bincount(key, part)[key]
 
 
-def _line(trees):
+def _line(trees, settings, C):
     """eta and lambda by least squares over the leaves, and an H up to which trees of one leaf are 0.
 
-    Raises UserError where the leaves have other values.
+    Where the leaves say nothing of them, they are those of the model's own settings, halved for softmax, whose second
+    derivatives XGBoost doubles. Raises UserError where the leaves have other values.
     """
     zeros = [tree.root and tree.v[0] == 0 and abs(tree.G[0]) > 1e-6 * tree.counts[0] for tree in trees]
     least = max((tree.H[0] for tree, zero in zip(trees, zeros) if zero), default=0.0)
+    smallest = float(settings.get("min_child_weight", 0.0)) / min(C, 2)
+    if all(tree.v[0] == 0 for tree in trees if tree.root and tree.H[0] < smallest):
+        least = max(least, smallest)
     kept = [tree for tree in trees if not (tree.root and tree.v[0] == 0 and tree.H[0] <= least)]
     if not kept:
         return 0.0, 0.0, least
     v, G, H, counts = (np.concatenate([getattr(tree, name) for tree in kept]) for name in ("v", "G", "H", "counts"))
     v, G, H, root = v[counts > 0], G[counts > 0], H[counts > 0], np.sqrt(counts[counts > 0])
     # v (H + lambda) = -eta G: linear in lambda and eta
-    (ridge, eta), *_ = np.linalg.lstsq(np.column_stack([v, G]) * root[:, None], -v * H * root, rcond=None)
-    worst = np.abs(-eta * G / np.maximum(H + ridge, 1e-300) - v).max() / max(np.abs(v).max(), 1e-300)
+    both = np.column_stack([v, G]) * root[:, None]
+    size = np.linalg.norm(both, axis=0)
+    if np.abs(v).max() > NOTHING and np.linalg.svd(both / size, compute_uv=False)[-1] > PLANE:
+        (ridge, eta), *_ = np.linalg.lstsq(both, -v * H * root, rcond=None)
+    else:
+        eta, ridge = (float(settings.get(name, usual)) / min(C, 2) for name, usual in (("eta", 0.3), ("lambda", 1.0)))
+    worst = np.abs(-eta * G / np.maximum(H + ridge, 1e-12) - v).max() / max(np.abs(v).max(), NOTHING)
     if not worst <= TOLERANCE:
         raise UserError(
             f"the leaves' values differ by {worst:.1%} from those of these points and labels: give the training data, "
