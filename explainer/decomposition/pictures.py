@@ -14,6 +14,7 @@ from models.files import replacing
 COLOURS = "RdBu"  # red against, white nothing, blue for
 FRAMES = ("#009E73", "#E69F00", "#CC79A7", "#7F4FC9", "#8C6D31", "#B5BD00", "#000000", "#777777")  # no blue, no red
 DPI = 150
+ROUNDING = 1e-4  # beyond 0 and 1
 CENTRED = {"ha": "center", "va": "center", "fontsize": 8, "parse_math": False}
 
 
@@ -86,14 +87,32 @@ def _outermost(nodes):
     ]
 
 
+def seen(image):
+    """An image as it is drawn: (H,W) or (H,W,3), 0 to 1. Bytes and booleans are scaled.
+
+    Raises UserError for other shapes, and for values beyond, which would be cut off: 255 beside 1 is white, as is 2.
+    """
+    image = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    image = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
+        raise UserError(f"the image is {image.shape}: give (H, W) or (H, W, 3)")
+    if image.dtype == np.uint8 or image.dtype == bool:
+        return image / (255 if image.dtype == np.uint8 else 1)
+    low, high = (image.min(), image.max()) if image.size else (0, 0)
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise UserError(f"the image has values from {low:.4g} to {high:.4g}: give 0 to 1, or bytes of 0 to 255")
+    return image.clip(0, 1).astype(float)
+
+
 def draw_image(hierarchy, image, path, classes=(), scores=None, title="", levels=5):
     """An image's hierarchy, a column for each of `levels` levels: unit scores, components over the image, class scores.
 
-    image (H,W), (H,W,3): 0 to 1. scores(sets) -> (n,K): all classes' scores of sets of units, for the third row, which
-    is the hierarchy's own score where it is None. Returns a table: level, component, units, and a column per class.
+    image (H,W), (H,W,3): 0 to 1, or bytes. scores(sets) -> (n,K): all classes' scores of sets of units, for the third
+    row, which is the hierarchy's own score where it is None. Returns a table: level, component, units, and a column per
+    class.
     """
-    image = np.asarray(image)
-    if hierarchy.units is None or image.shape[:2] != hierarchy.units.shape or image.ndim > 3:
+    image = seen(image)
+    if hierarchy.units is None or image.shape[:2] != hierarchy.units.shape:
         units = "none" if hierarchy.units is None else hierarchy.units.shape
         raise UserError(f"the image is {image.shape} and the hierarchy's units are {units}: give (H, W) or (H, W, 3)")
     shown = np.unique(np.linspace(0, len(hierarchy.levels) - 1, min(levels, len(hierarchy.levels))).round().astype(int))
@@ -132,6 +151,7 @@ def draw_parts(hierarchy, image, path):
 
     Returns the unit scores (U,).
     """
+    image = seen(image)
     figure, (left, right) = plt.subplots(1, 2, figsize=(4.2, 2.2))
     left.imshow(image, cmap="gray", vmin=0, vmax=1)
     for c, units in hierarchy.components(min(1, len(hierarchy.levels) - 1)).items():
@@ -181,8 +201,9 @@ def _bars(axis, parts, values, names):
 def draw_methods(image, maps, path, title=""):
     """One image and what several methods make of it, each on its own scale, centred at zero.
 
-    maps: {name: (H,W)}. Returns {name: (H,W)}.
+    image: as in `draw_image`. maps: {name: (H,W)}. Returns {name: (H,W)}.
     """
+    image = seen(image)
     figure, axes = plt.subplots(1, 1 + len(maps), figsize=(1.9 * (1 + len(maps)), 2.5), squeeze=False)
     axes[0, 0].imshow(image, cmap="gray", vmin=0, vmax=1)
     axes[0, 0].set_title("input", fontsize=9)

@@ -38,7 +38,7 @@ class Task(NamedTuple):
     masks(rows, generator): what must not matter in these training inputs, as `cdep_penalty` takes it. mask: the same
     for all inputs, as RRR and EG take it; None: each has its own. against: (x, y), a second test set in which the fault
     says something else than the label. clean: (x, y), validation data without the fault. parts: of a frozen network's
-    features, both parts (n,d) under the masks.
+    features, both parts (n,d) under the masks. classes: their names, none for their numbers.
     """
 
     x_train: torch.Tensor
@@ -54,13 +54,24 @@ class Task(NamedTuple):
     against: tuple | None = None
     clean: tuple | None = None
     parts: tuple | None = None
+    classes: tuple = ()
+
+    def to(self, device):
+        """The same on a device; the masks are moved batch by batch."""
+
+        def moved(value):
+            return tuple(part.to(device) for part in value) if isinstance(value, tuple) else value.to(device)
+
+        names = [*self._fields[:6], "mask", "against", "clean", "parts"]
+        values = {name: getattr(self, name) for name in names}
+        return self._replace(**{name: moved(value) for name, value in values.items() if value is not None})
 
     def fingerprint(self):
         """A hash of the inputs, the labels and the masks, by which a training knows its data."""
         masks = self.masks(torch.arange(len(self.y_train)), torch.Generator().manual_seed(0))
         digest = hashlib.sha256()
         for tensor in (*self[:6], masks, *(self.against or ()), *(self.clean or ()), *(self.parts or ())):
-            digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+            digest.update(str(tuple(tensor.shape)).encode() + tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -182,9 +193,10 @@ def of_folder(data_dir, **images):
     """The task of a folder of images and masks (`models.CDEP.folder`)."""
     if data_dir is None:
         raise UserError("--dataset folder: give the folder of the images and their masks as --data_dir")
-    sets, masks, network, parts = folder.read(data_dir, **images)
+    sets, masks, network, parts, names = folder.read(data_dir, **images)
     splits = (part for name in ("train", "validation", "test") for part in sets[name])
-    return Task(*splits, network, lambda rows, generator: masks[rows, None], None, "images of a folder", parts=parts)
+    more = {"parts": parts, "classes": tuple(names)}
+    return Task(*splits, network, lambda rows, generator: masks[rows, None], None, "images of a folder", **more)
 
 
 DATASETS = (

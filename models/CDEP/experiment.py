@@ -60,9 +60,13 @@ METHODS_SHOWN = [label for label in dict.fromkeys([*PATCHES, *TINTS, *TEXT]) if 
 COLOURS_OF = {label: f"C{k if k < 7 else k + 1}" for k, label in enumerate(METHODS_SHOWN)}  # C7 is grey, as none is
 MEASURES = {
     "test_accuracy": "without the fault",
+    "balanced_test_accuracy": "without the fault, balanced",
     "against_accuracy": "fault against the label",
     "clean_choice_accuracy": "epoch chosen without it",
 }
+
+
+UNEVEN = 1.2  # times as many of the commonest class as there were if all had as many
 
 
 def trainings(dataset, seeds, best, methods, epochs=None):
@@ -78,9 +82,22 @@ def trainings(dataset, seeds, best, methods, epochs=None):
     ]
 
 
+def row_of(label, result):
+    """A row of the table, without what is of one class alone."""
+    counts = result.get("test_counts", {})
+    plain = {name: value for name, value in result.items() if not isinstance(value, dict)}
+    return {"label": label, **plain, "classes_tested": sum(count > 0 for count in counts.values())}
+
+
+def measures_of(table):
+    """The accuracies that a table has; the balanced one where a class is commoner in the test than another."""
+    uneven = "majority_share" in table and (table["majority_share"] * table["classes_tested"] > UNEVEN).any()
+    return [name for name in MEASURES if name in table and (name != "balanced_test_accuracy" or uneven)]
+
+
 def summary(table):
     """Mean and sd over the seeds: a row for each label and lambda."""
-    measures = [name for name in MEASURES if name in table]
+    measures = measures_of(table)
     groups = table.groupby(["label", "lam"], sort=False)
     found = groups[measures].agg(["mean", "std"])
     found["relevance", ""] = groups["relevance"].mean()
@@ -89,7 +106,7 @@ def summary(table):
 
 def as_text(table, command):
     """The table in Markdown, with what it is of. command: what makes it."""
-    found, measures = summary(table), [name for name in MEASURES if name in table]
+    found, measures = summary(table), measures_of(table)
     rows = []
     for (label, lam), row in found.iterrows():
         shares = [f"{row[name, 'mean']:.3f} ± {np.nan_to_num(row[name, 'std']):.3f}" for name in measures]
@@ -107,7 +124,7 @@ def as_text(table, command):
 
 def draw(table, path):
     """Accuracy against lambda, mean and sd over the seeds; a bar for each method where each has one lambda."""
-    found, measures = summary(table), [name for name in MEASURES if name in table]
+    found, measures = summary(table), measures_of(table)
     if not found.index.get_level_values(0).duplicated().any():
         return _bars(found, measures, table, path)
     figure, axes = plt.subplots(1, len(measures), figsize=(5.2 * len(measures) + 1.8, 3.8), squeeze=False)
@@ -163,12 +180,13 @@ def main():
     add("--data_dir", help="folder of MNIST's files or the treebank")
     add("--texts", default="sst", choices=TEXTS, help="of a text data set; snippets need no folder")
     add("--output", default="results", help="folder of table and figure, relative to this script")
+    parser.add_device()
     options = parser.parse_args()
-    target, known = script_relative(options.output, __file__), {}
+    target, known, where = script_relative(options.output, __file__), {}, config.device(options.device)
 
     def data(seed):
         if seed not in known:
-            known[seed] = task(options.dataset, options.data_dir, seed, options.texts)
+            known[seed] = task(options.dataset, options.data_dir, seed, options.texts).to(where)
         return known[seed]
 
     name = options.dataset + (f"_{options.texts}" if options.texts != TEXTS[0] else "")
@@ -177,7 +195,7 @@ def main():
     todo = trainings(options.dataset, options.seeds, options.best, options.methods, options.epochs)
     for label, settings in tqdm(todo, "trainings", disable=None):
         folder = root / f"{label.replace(', ', '_').replace(' ', '_')}_{settings.lam:g}_{settings.seed}"
-        rows.append({"label": label, **run(data(settings.seed), settings, folder)})
+        rows.append(row_of(label, run(data(settings.seed), settings, folder)))
     table = pd.DataFrame(rows).assign(of_seeds=options.seeds)
     path = target / f"{name}{'_best' if options.best else ''}.md"
     command = f"python models/CDEP/experiment.py --dataset {options.dataset} --seeds {options.seeds}"

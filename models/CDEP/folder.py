@@ -3,94 +3,54 @@
     <dir>/{train,validation,test}/<class>/*          images
     <dir>/masks/<class>/*                            masks of the training images, named as these; white must not matter
 
-Images are scaled to one side. With a backbone, a frozen network of torchvision, only a classifier of its features is
-trained; the features of every training image are decomposed under its mask once, and the classifier's part each step.
+Both are read as a person sees them (`models.images`) and scaled to one side; a mask covers every pixel that anything
+masked has a part in (`models.CDEP.masks`). With a backbone, a frozen network of torchvision, only a classifier of its
+features is trained; the features of every training image are decomposed under its mask once, and the classifier's part
+each step.
 """
 
+import warnings
 from functools import partial
 
 import numpy as np
 import torch
 import torchvision
-from PIL import Image, UnidentifiedImageError
 from torch import nn
 
 from config import UserError, expanded, shown
 from explainer.decomposition import cd
+from models import images
+from models.CDEP import masks
 from models.downloads import patience, reason
 from models.training import initialized, load_tensors
 
 BACKBONES = "resnet18", "vgg16"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
+PARTS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}  # in any case
 HIDDEN, SMALLEST = 64, 16
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the backbones were trained on
 
 
 def listed(folder, part, classes=None):
     """The images of a part, (path, class) in order, and the names of the classes."""
-    root = folder / part
-    if not root.is_dir():
-        raise UserError(f"there is no folder {shown(root)}: give {part} images there, in a folder for each class")
-    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    root = images.subfolder(folder, *PARTS[part])
+    if root is None:
+        raise UserError(
+            f"there is no folder {shown(folder / part)}: give {part} images there, in a folder for each class"
+        )
+    below = images.class_folders(root)
+    names = [path.name for path in below]
     if len(names) < 2 or (classes is not None and names != classes):
         wanted = "two classes at least" if classes is None else ", ".join(classes)
         raise UserError(f"{shown(root)} holds the class folders {', '.join(names) or 'none'}: give {wanted}")
     found = []
-    for k, name in enumerate(names):
-        paths = sorted(path for path in (root / name).iterdir() if path.suffix.lower() in SUFFIXES)
-        if not paths:
-            known = ", ".join(sorted(SUFFIXES))
-            raise UserError(f"{shown(root / name)} holds no images ({known}): give some, or remove it")
-        stems = [path.stem for path in paths]
+    for k, path in enumerate(below):
+        paths = images.listed(path)
+        stems = sorted(masks.plain(path.stem) for path in paths)
         twice = next((a for a, b in zip(stems, stems[1:]) if a == b), None)
         if twice is not None:
-            raise UserError(f"{shown(root / name)} holds two images named {twice}: rename one, masks go by the name")
+            raise UserError(f"{shown(path)} holds two images named {twice}: rename one, masks go by the name")
         found += [(path, k) for path in paths]
     return found, names
-
-
-def opened(path, side, mode="RGB"):
-    """An image as (side,side,...) in 0 ... 255. Raises UserError where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert(mode).resize((side, side), Image.Resampling.BILINEAR))
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"cannot read the image {shown(path)}: replace or remove it") from error
-
-
-def masks_of(folder, images, side):
-    """The masks (n,side,side) of training images. Raises UserError, naming the first one, where some are missing."""
-    found, missing = [], []
-    for path, _ in images:
-        below = folder / "masks" / path.parent.name
-        mask = next((below / f"{path.stem}{s}" for s in SUFFIXES if (below / f"{path.stem}{s}").exists()), None)
-        missing += [path] if mask is None else []
-        found.append(mask)
-    if missing:
-        first = f"{missing[0].parent.name}/{missing[0].stem}"
-        raise UserError(
-            f"{len(missing)} of {len(images)} training images have no mask in {shown(folder / 'masks')}, the first is "
-            f"{first}: give one each, black where nothing is to be ignored"
-        )
-    for (path, _), mask in zip(images, found):
-        if _size(path) != _size(mask):
-            raise UserError(f"the mask {shown(mask)} has {_size(mask)} pixels, its image {_size(path)}: give as many")
-    masks = np.stack([opened(path, side, "L") for path in found])
-    if masks.max() <= 127:
-        raise UserError(
-            f"no mask in {shown(folder / 'masks')} has a white pixel, the brightest is {masks.max()} of 255: give 255 "
-            "where nothing may matter"
-        )
-    return torch.from_numpy(masks > 127).float()
-
-
-def _size(path):
-    """The width and height of an image."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"cannot read the image {shown(path)}: replace or remove it") from error
 
 
 def small_cnn(classes):
@@ -130,32 +90,59 @@ def backbone(name, weights="default"):
     return network.eval().requires_grad_(False)
 
 
-def read(folder, side=32, frozen=None, weights="default", batch=16):
-    """The parts of a `models.CDEP.data.Task`: {train, validation, test: (x, y)}, masks (n,side,side), network, parts.
+def read(folder, side=32, frozen=None, weights="default", batch=16, device="cpu"):
+    """What a `models.CDEP.data.Task` needs: {train, validation, test: (x, y)}, masks (n,side,side), network, parts,
+    and the names of the classes.
 
-    frozen: the name of a backbone, None for a small network on the images themselves. parts: with a backbone the two
-    parts (n,d) of each training image's features under its mask.
+    frozen: the name of a backbone, None for a small network on the images themselves; device: where it computes. parts:
+    with a backbone the two parts (n,d) of each training image's features under its mask.
     """
     folder = expanded(folder)
     if side < SMALLEST:
         raise UserError(f"--side {side}: give at least {SMALLEST} pixels")
-    sets, classes = {}, None
-    for part in ("train", "validation", "test"):
-        images, classes = listed(folder, part, classes)
-        x = torch.from_numpy(np.stack([opened(path, side) for path, _ in images])).float() / 255
-        x = ((x - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2).contiguous()
-        sets[part] = x, torch.tensor([k for _, k in images])
-        if part == "train":
-            masks = masks_of(folder, images, side)
+    found, classes = {}, None
+    for part in PARTS:
+        found[part], classes = listed(folder, part, classes)
+    of_train = masks.paths_of(folder, [path for path, _ in found["train"]])
+    white = images.white_of([path for some in found.values() for path, _ in some])
+    sets, sizes = {}, []
+    for part, some in found.items():
+        pixels, shapes = zip(*(images.scaled(path, side, white) for path, _ in some))
+        sizes += shapes if part == "train" else ()
+        x = (torch.from_numpy(np.stack(pixels)) - torch.tensor(MEAN)) / torch.tensor(STD)
+        sets[part] = x.permute(0, 3, 1, 2).contiguous(), torch.tensor([k for _, k in some])
+    _note_copies(found, sets)
+    covers = torch.from_numpy(masks.read(folder, of_train, sizes, side)).float()
     if frozen is None:
-        return sets, masks, partial(small_cnn, len(classes)), None
-    network = backbone(frozen, weights)
-    with torch.no_grad():
-        pairs = [cd(network, x, m[:, None]) for x, m in zip(sets["train"][0].split(batch), masks.split(batch))]
-        parts = torch.cat([pair.rel[:, 0] for pair in pairs]), torch.cat([pair.irrel[:, 0] for pair in pairs])
-        for part, (x, y) in sets.items():
-            sets[part] = torch.cat([network(some) for some in x.split(batch)]), y
-    return sets, masks, partial(classifier, sets["train"][0].shape[1], len(classes)), parts
+        return sets, covers, partial(small_cnn, len(classes)), None, classes
+    sets, parts = _features(backbone(frozen, weights).to(device), sets, covers, batch, device)
+    return sets, covers, partial(classifier, sets["train"][0].shape[1], len(classes)), parts, classes
+
+
+@torch.no_grad()
+def _features(network, sets, covers, batch, device):
+    """The features (n,d) of all images, and the two parts of the training images' under their masks, on the CPU."""
+    both = zip(sets["train"][0].split(batch), covers.split(batch))
+    pairs = [cd(network, x.to(device), m[:, None].to(device)) for x, m in both]
+    parts = torch.cat([pair.rel[:, 0] for pair in pairs]).cpu(), torch.cat([pair.irrel[:, 0] for pair in pairs]).cpu()
+    features = {
+        part: (torch.cat([network(some.to(device)).cpu() for some in x.split(batch)]), y)
+        for part, (x, y) in sets.items()
+    }
+    return features, parts
+
+
+def _note_copies(found, sets):
+    """Warn of images that are in two parts or two classes: what is learned of one is known of the other."""
+    seen, copies = {}, []
+    for part, some in found.items():
+        for (path, k), x in zip(some, sets[part][0]):
+            first = seen.setdefault(x.numpy().tobytes(), (part, k, path))
+            copies += [(path, first[2])] if first[:2] != (part, k) else []
+    if copies:
+        a, b = (shown(path) for path in copies[0])
+        count = f"{len(copies)} image{'s' * (len(copies) > 1)} of one part or class"
+        warnings.warn(f"{count} can be found in another too, the first is {a} ({b}): remove one of each", stacklevel=3)
 
 
 def classifier(features, classes):

@@ -10,11 +10,13 @@ from explainer.attribution.checks import number
 from models.CDEP.penalty import cdep_parts_penalty, cdep_penalty, cdep_text_penalty, eg_penalty, rrr_penalty
 
 METHODS = "none", "cdep", "rrr", "eg"
+CLASS_WEIGHTS = "none", "balanced"
 
 
 class Settings(NamedTuple):
     """How a network is trained. lam: the penalty's weight. mode, relu, detach_share: of CDEP. classes: whose score it
-    penalizes, "all" or "label". references: of EG, for each input. steps: batches of an epoch, None for all."""
+    penalizes, "all" or "label". references: of EG, for each input. steps: batches of an epoch, None for all.
+    class_weight: "balanced" lets every class count as much in the cross-entropy, however few inputs it has."""
 
     method: str = "none"
     lam: float = 0.0
@@ -28,6 +30,7 @@ class Settings(NamedTuple):
     references: int = 10
     steps: int | None = None
     seed: int = 0
+    class_weight: str = "none"
 
 
 def cdep(data, mode, classes="all", **options):
@@ -68,8 +71,10 @@ def penalty_of(settings, data):
     number("lam", settings.lam, least=0)
     if settings.classes not in ("all", "label"):
         raise UserError(f"classes is {settings.classes!r}: give all or label")
+    if settings.class_weight not in CLASS_WEIGHTS:
+        raise UserError(f"class_weight is {settings.class_weight!r}: give one of {', '.join(CLASS_WEIGHTS)}")
     if settings.method == "none":
-        return lambda network, x, y, what, noise: torch.zeros(())
+        return lambda network, x, y, what, noise: torch.zeros((), device=x.device)
     if settings.method == "cdep":
         return cdep(data, settings.mode, settings.classes, relu=settings.relu, detach_share=settings.detach_share)
     if data.parts is not None:
@@ -96,10 +101,11 @@ class Masked:
     def batch(self, rows, generator, done):
         """(x, y, what, generator) and y. what: masks, or both parts of a frozen network's features."""
         data = self.data
-        x, y = data.x_train[rows], data.y_train[rows]
+        where = rows.to(self.device)
+        x, y = data.x_train[where], data.y_train[where]
         if data.parts is not None:
-            return (x, y, tuple(part[rows, None] for part in data.parts), generator), y
-        what = data.masks(rows, generator)
+            return (x, y, tuple(part[where, None] for part in data.parts), generator), y
+        what = data.masks(rows, generator).to(self.device)  # drawn on the CPU, the same on every device
         if not x.is_floating_point():
             longest = int((x != 0).sum(1).max())
             x, what = x[:, :longest], what[..., :longest]

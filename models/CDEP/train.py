@@ -14,18 +14,20 @@ import pandas as pd
 import torch
 from torch import nn
 
-from config import ArgumentParser, UserError, at_least_one, positive, run_command, script_relative, shown, whole
+from config import ArgumentParser, UserError, at_least_one, device, positive, run_command, script_relative, shown, whole
 from config import number as checked
 from explainer.decomposition.cd import CHOICES
+from models.CDEP.accuracy import evaluated, measured, said, weights_of
 from models.CDEP.data import DATASETS, task
 from models.CDEP.folder import BACKBONES
-from models.CDEP.methods import METHODS, Masked, Settings, cdep, penalty_of
+from models.CDEP.methods import CLASS_WEIGHTS, METHODS, Masked, Settings, cdep, penalty_of
 from models.CDEP.penalty import MODES, log_probabilities
 from models.CDEP.text import TEXTS
 from models.files import load_json, save_json, save_text
 from models.training import Schedule, fit, initialized, save_network, save_tensors
 
-COLUMNS = ["epoch", "loss", "penalty", "relevance", "objective", "validation_loss", "validation_accuracy"]
+COLUMNS = ["epoch", "loss", "penalty", "relevance", "objective", "validation_loss", "validation_accuracy",
+           "validation_balanced_accuracy"]  # fmt: skip
 NUMBERS = "tests", "test_accuracy", "train_accuracy", "best_epoch", "relevance", "seconds"
 PROBE = 200  # training inputs in which the size of what is masked is looked at
 not_negative = checked(float, lambda x: 0 <= x < math.inf, "a number from 0 up")
@@ -38,17 +40,19 @@ class NotFinite(UserError):
 class Penalized(nn.Module):
     """A network with its loss: (cross-entropy, penalty) of a batch, and their means since they were last asked for.
 
-    kept: what `models.training.fit` keeps; the number of steps is counted there.
+    weights: of the classes in the cross-entropy, None for none. kept: what `models.training.fit` keeps; the number of
+    steps is counted there.
     """
 
-    def __init__(self, network, penalty, lam, kept):
+    def __init__(self, network, penalty, lam, kept, weights=None):
         super().__init__()
-        self.network, self.penalty, self.lam, self.kept = network, penalty, lam, kept
+        self.network, self.penalty, self.lam, self.kept, self.weights = network, penalty, lam, kept, weights
         self.sums, self.batches = [0.0, 0.0], 0
 
     def forward(self, x, y, masks, noise):
         self.kept["steps"] = self.kept.get("steps", 0) + 1
-        loss = -log_probabilities(self.network(x)).gather(1, y[:, None]).mean()
+        loss = -log_probabilities(self.network(x)).gather(1, y[:, None])[:, 0]
+        loss = (loss if self.weights is None else loss * self.weights[y]).mean()
         penalty = self.penalty(self.network, x, y, masks, noise)
         for value, name in ((loss, "cross-entropy"), (penalty, "penalty"), (self.lam * penalty, "lambda x penalty")):
             if not math.isfinite(value.item()):
@@ -64,44 +68,36 @@ class Penalized(nn.Module):
         return found
 
 
-@torch.no_grad()
-def evaluated(network, x, y):
-    """The mean cross-entropy and the accuracy, in evaluation mode."""
-    mode = network.training
-    network.eval()
-    logits = torch.cat([network(part) for part in x.split(1000)])
-    network.train(mode)
-    loss = -log_probabilities(logits).gather(1, y[:, None]).mean()
-    return float(loss), float((logits.argmax(1) == y).double().mean())
-
-
 def train(data, settings, checkpoint=None, progress=None, kept=None):
-    """Train the network of a `Task`: (network, history, state).
+    """Train the network of a `Task`, where its data are: (network, history, state).
 
     The network has the weights of the epoch with the lowest objective: the loss on the validation data plus lambda
     times the penalty on the first training inputs. history: a table with a row for each epoch: loss, penalty,
-    relevance (the mean |b| of the masked parts), objective, and loss and accuracy on the validation data. state: the
+    relevance (the mean |b| of the masked parts), objective, and loss, accuracy and balanced accuracy on the validation
+    data. state: the
     weights of the lowest loss on `data.clean`, None where there are none. kept: a dictionary that is filled on the way,
     "best" with the best weights so far. Raises `NotFinite`, a UserError, where the loss is not finite.
     """
     kept = {} if kept is None else kept
-    model = Penalized(initialized(data.make, "cdep", settings.seed), penalty_of(settings, data), settings.lam, kept)
+    weights = weights_of(data) if settings.class_weight == "balanced" else None
+    network = initialized(data.make, "cdep", settings.seed).to(data.x_train.device)
+    model = Penalized(network, penalty_of(settings, data), settings.lam, kept, weights)
     batches, relevance = Masked(data, settings.steps), cdep(data, "l1", relu=settings.relu)
     probe = torch.arange(min(PROBE, len(data.y_train)))
 
     def after_epoch(model, epoch, kept):
         model.eval()
-        loss, accuracy = evaluated(model.network, data.x_validation, data.y_validation)
+        found = evaluated(model.network, data.x_validation, data.y_validation, weights)
         given, _ = batches.batch(probe, torch.Generator().manual_seed(0), 0.0)
         with torch.no_grad():  # the mean |b|: the softmax share may vanish while b does not
             size = float(relevance(model.network, *given))
-        objective = loss + settings.lam * float(model.penalty(model.network, *given).detach())
+        objective = found.loss + settings.lam * float(model.penalty(model.network, *given).detach())
         if not math.isfinite(objective):
             raise NotFinite(f"the objective is {objective} after step {kept['steps']}: give a lower --lambda or --lr")
-        kept.setdefault("history", []).append([epoch, *model.means(), size, objective, loss, accuracy])
+        kept.setdefault("history", []).append([epoch, *model.means(), size, objective, *found[:3]])
         keep(kept, "best", objective)
         if data.clean is not None:
-            keep(kept, "clean", evaluated(model.network, *data.clean)[0])
+            keep(kept, "clean", evaluated(model.network, *data.clean, weights)[0])
 
     def keep(kept, name, value):
         if value < kept.get(f"{name} loss", math.inf):
@@ -133,11 +129,10 @@ def run(data, settings, folder, progress=None):
     except NotFinite as error:
         if "best" not in kept:
             raise
-        save_tensors(folder / "last_good.pt", kept["best"])
+        save_tensors(folder / "last_good.pt", {name: value.cpu() for name, value in kept["best"].items()})
         raise NotFinite(f"{error}; the best weights so far are in {shown(folder / 'last_good.pt')}") from None
     best = history.loc[history["objective"].idxmin()]
-    result = {**settings._asdict(), "dataset": data.name, "data": data.fingerprint(), "tests": len(data.y_test),
-              "test_accuracy": evaluated(network, data.x_test, data.y_test)[1],
+    result = {**settings._asdict(), "dataset": data.name, "data": data.fingerprint(), **measured(network, data),
               "train_accuracy": evaluated(network, data.x_train, data.y_train)[1],
               "best_epoch": int(best["epoch"]), "relevance": float(best["relevance"]),
               "seconds": round(time.perf_counter() - began, 1)}  # fmt: skip
@@ -161,7 +156,7 @@ def result_of(data, settings, folder):
     remedy = "delete that folder, or choose another"
     result = load_json(path, remedy)
     for name, value in {**settings._asdict(), "data": data.fingerprint()}.items():
-        if result.get(name) != value:
+        if result.get(name, "none" if name == "class_weight" else None) != value:  # older ones have no class weights
             option = "--lambda" if name == "lam" else name
             raise UserError(f"{shown(path)} was made with {option} {result.get(name)}, now {value}: {remedy}")
     if not all(isinstance(result.get(name), (int, float)) for name in NUMBERS):
@@ -180,6 +175,9 @@ def add_options(parser):
     add("--epochs", type=at_least_one, default=40, help="validations; each after --steps batches")
     add("--steps", type=at_least_one, help="batches between validations (default: all inputs once)")
     add("--lr", type=positive, default=1e-3, help="learning rate of Adam")
+    add(
+        "--class_weight", default="none", choices=CLASS_WEIGHTS, help="balanced: every class counts as much in the loss"
+    )
     add("--batch_size", type=at_least_one, default=64, help="inputs of a batch")
     add("--references", type=at_least_one, default=10, help="of EG, for each input")
     add("--data_dir", help="folder of the data: MNIST's files, the treebank, or images and masks")
@@ -187,14 +185,16 @@ def add_options(parser):
     add("--side", type=at_least_one, default=32, help="of a folder's images, in pixels")
     add("--backbone", choices=BACKBONES, help="of a folder: train a classifier of a frozen network's features")
     add("--backbone_weights", default="default", help="default (downloaded), none (random), or a file")
+    parser.add_device()
 
 
 def opened(options, seed):
-    """The `Task` that the options name."""
-    images = {}
+    """The `Task` that the options name, on their device."""
+    images, where = {}, device(options.device)
     if options.dataset == "folder":
         images = {"side": options.side, "frozen": options.backbone, "weights": options.backbone_weights}
-    return task(options.dataset, options.data_dir, seed, options.texts, **images)
+        images["device"] = where
+    return task(options.dataset, options.data_dir, seed, options.texts, **images).to(where)
 
 
 def chosen(options, **more):
@@ -222,7 +222,7 @@ def main():
         f"training accuracy {result['train_accuracy']:.4f}"
     )
     without = "" if options.dataset == "folder" else " without the fault"
-    print(f"test accuracy {result['test_accuracy']:.4f} of {result['tests']:,}{without}")
+    print(f"test accuracy {result['test_accuracy']:.4f} of {result['tests']:,}{without}{said(result)}")
     if "against_accuracy" in result:
         print(f"{result['against_accuracy']:.4f} where the fault says something else than the label")
     if "clean_choice_accuracy" in result:

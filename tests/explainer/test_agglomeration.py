@@ -8,6 +8,7 @@ from test_decomposition import network
 from test_decomposition_text import Tagger
 from torch import nn
 
+from config import UserError
 from explainer.decomposition import (
     Hierarchy,
     agglomerate_image,
@@ -27,6 +28,7 @@ from explainer.decomposition import (
     text_scores,
     tiles,
 )
+from explainer.decomposition.pictures import seen
 
 METHODS = ["cd", "build_up", "occlusion"]
 
@@ -198,3 +200,19 @@ def test_superpixels_are_numbered_and_cover_the_image():
 def test_bad_input(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+def test_images_that_are_drawn_are_not_cut_off():
+    bytes_, share = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5, np.linspace(0, 1, 16).reshape(4, 4)
+    np.testing.assert_allclose(seen(bytes_), bytes_ / 255)
+    np.testing.assert_array_equal(seen(torch.from_numpy(share)), share)
+    np.testing.assert_array_equal(seen(share[:, :, None] > 0.5), share > 0.5)
+    for image, said in (
+        (share * 3 - 1, "from -1 to 2"),
+        (share * 255, "from 0 to 255"),
+        (share * np.nan, "nan to nan"),
+    ):
+        with pytest.raises(UserError, match=f"{said}: give 0 to 1, or bytes of 0 to 255"):
+            seen(image)
+    with pytest.raises(UserError, match=r"the image is \(3, 4, 4\): give \(H, W\) or \(H, W, 3\)"):
+        seen(np.zeros((3, 4, 4)))
