@@ -111,18 +111,17 @@ def bare(texts):
 
 def dates_of(texts):
     """Days since 1970 of texts that are all dates, or times of a day in hours, written alike: a dict, or None."""
-    if not texts or not all(text[0].isdigit() for text in texts):
+    if not texts:
         return None
-    hours = {text: re.fullmatch(TIME, text) for text in texts}
-    if all(hours.values()):
-        return {text: _hours(m) for text, m in hours.items()}
+    if all(re.fullmatch(TIME, text) for text in texts):
+        return {text: _hours(re.fullmatch(TIME, text)) for text in texts}
     found = []
     for form, way in DATES:
-        parts = {text: re.fullmatch(f"({form})(?:[T ]{TIME})?{ZONE}", text) for text in texts}
-        if not all(parts.values()):
+        date = re.compile(f"({form})(?:[T ]{TIME})?{ZONE}")
+        if not all(date.fullmatch(text) for text in texts):
             continue
         try:
-            found.append({text: _days(m, way) for text, m in parts.items()})
+            found.append({text: _days(date.fullmatch(text), way) for text in texts})
         except ValueError:
             continue
     return found[0] if len(found) == 1 or (len(found) > 1 and found[0] == found[1]) else None
@@ -154,6 +153,8 @@ def read_column(name, cells, lines, signs, known, missing=(), texts=False):
     marks, there = _marks(tidied, missing)
     if texts:
         return Column("text", _spread(tidied, there, codes, object), marks)
+    if _plainly(there, signs):
+        return Column("number", _spread(tidied, {text: float(text) for text in there}, codes, float), marks)
     for kind, read in (("truth", _truths), ("date", dates_of)):
         found = read(there)
         if found is not None:
@@ -175,7 +176,18 @@ def read_column(name, cells, lines, signs, known, missing=(), texts=False):
             f"{lines[odd.argmax()]}: give --missing {' '.join(_quoted(text) for text in rest[:3])} where they are "
             f"missing values, --texts {_quoted(name)} where the column holds names, or mend them"
         )
-    return Column("text", _spread(tidied, there, codes, object), marks)
+    note = f"{name}: its dates are names, since day and month cannot be told apart; write them as 2020-12-31"
+    dates = there and all(re.fullmatch(r"\d\d?([/-])\d\d?\1\d{4}.*", text) for text in there)
+    return Column("text", _spread(tidied, there, codes, object), marks, note if dates else None)
+
+
+def _plainly(texts, signs):
+    """Whether texts are plain numbers, with points, if any, that can only be those of decimals."""
+    if signs.decimal == "," or signs.thousands == "." or not all(PLAIN.fullmatch(text) for text in texts):
+        return False
+    if not any("." in text for text in texts):
+        return not all(len(text) == 8 for text in texts)  # else perhaps dates
+    return any(WAYS[0][1].fullmatch(text) for text in texts)
 
 
 def _where(tidied, codes, texts):

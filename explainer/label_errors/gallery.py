@@ -77,14 +77,18 @@ def _card(row, item, name):
     if "text" in item:
         parts.append(f'<p class="words">{_escape(item["text"])}</p>')
     other = row.given_label != row.proposed_label
-    facts = {"given": (row.given_label, "given" * other), "proposed": (row.proposed_label, "proposed" * other),
-             "probability": (f"{row.loo_probability:.3f}", ""), "score": (f"{row.score:.2g}", "")}  # fmt: skip
+    facts = [
+        ("given", row.given_label, "given" * other),
+        ("proposed", row.proposed_label, "proposed" * other),
+        ("probability", f"{row.loo_probability:.3f}", ""),
+        ("score", f"{row.score:.2g}", ""),
+    ]
     for label, points in (("supported by", row.supporting), ("opposed by", row.opposing)):
         if len(points):
-            facts[label] = ", ".join(map(str, points)), ""
-    facts |= {column: (value, "") for column, value in item.get("row", {}).items()}
+            facts.append((label, ", ".join(map(str, points)), ""))
+    facts += [(column, value, "") for column, value in item.get("row", {}).items()]  # which may be called score
     body = "".join(
-        f'<dt>{_escape(label)}</dt><dd class="{style}">{_escape(value)}</dd>' for label, (value, style) in facts.items()
+        f'<dt>{_escape(label)}</dt><dd class="{style}">{_escape(value)}</dd>' for label, value, style in facts
     )
     return f'<div class="card" {attributes}>{"".join(parts)}<dl>{body}</dl></div>\n'
 

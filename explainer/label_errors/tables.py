@@ -18,6 +18,7 @@ from explainer.label_errors.trees import leaf_features
 MANY = 50  # different texts in a column from which on it may be an id, if most rows have one of their own
 TOLD = 100  # texts of a column that get a column of their own, at most
 WIDTH = 1000  # columns that all columns of texts may make together, but for ten of each
+SAMPLE = 2000  # rows in which the signs of the other columns' numbers are looked for
 WORDS = 5  # in the mean, from which on different texts are sentences
 ROUNDS = 100
 PARAMETERS = {"max_depth": 4, "eta": 0.1, "lambda": 1.0, "min_child_weight": 1.0, "tree_method": "hist", "nthread": 1}
@@ -115,7 +116,7 @@ def _known(columns, used):
     """The signs of decimals that numbers of any column must have."""
     found = set()
     for name in used:
-        texts = list(bare(_texts(columns[name]))[0].values())
+        texts = list(bare(_texts(columns[name][:SAMPLE]))[0].values())
         found |= evidence(texts) if mostly(texts) else set()
     return found
 
@@ -124,15 +125,17 @@ def _without_units(columns, used, target, lines, notes):
     """The columns without a row of units below the header: texts where all columns of numbers have no number."""
     if len(lines) < 3:
         return columns, lines
-    units, digit = [], re.compile(r"[$€£¥]?[+-]?[.,]?\d")
+    units, digit = [], re.compile(r"[$€£¥]?\s*[+-]?[.,]?\d")
+    number = re.compile(r"[$€£¥]?\s*[+-]?[\d.,'\s]*\d[\d.,'\s]*([eE][+-]?\d+)?\s*[%$€£¥]?")
     for name in used:
-        rest = _texts(columns[name][1:])
+        first = tidy(columns[name][0])
+        rest = _texts(columns[name][1 : None if first and not number.fullmatch(first) else SAMPLE])
         if rest and all(digit.match(text) for text in rest):
-            units.append(tidy(columns[name][0]))
+            units.append(first)
     label = columns[target][0].strip()
     row = label and label in {label.strip() for label in columns[target][1:]}
     texts = [unit for unit in units if unit.lower() not in MISSING]
-    if row or not texts or any(digit.match(unit) for unit in units):
+    if row or not texts or any(number.fullmatch(unit) for unit in units):
         return columns, lines
     notes.append(f"line {lines[0]}, below the header, has units ({', '.join(texts[:3])}); it is left out")
     return {name: column[1:] for name, column in columns.items()}, lines[1:]

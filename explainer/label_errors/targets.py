@@ -10,13 +10,18 @@ from explainer.label_errors.cells import PLAIN
 from explainer.label_errors.columns import too_many
 
 LISTED = 20  # columns that a message lists, at most
+SOME, SPACED = 1000, 4  # rows that show that a column has more values than classes, each with white space or without
 DIFFERENT = 20  # numbers with decimals from which on they are a quantity
 
 
 def checked_header(path, cells, target, drop, texts):
     """Raises UserError for columns that are not there, and for a first row in the place of a header."""
     names = cells.names
-    labels = set() if target not in names else {label.strip() for label in cells.columns[names.index(target)]}
+    labels = {label.strip() for label in _column(cells, target)}
+    again = [row for row in np.flatnonzero([label.strip() == target for label in _column(cells, target)])
+             if all(column[row].strip() == name for name, column in zip(names, cells.columns))]  # fmt: skip
+    if again:
+        raise UserError(f"line {cells.lines[again[0]]} of {shown(path)} is the header once more: delete it")
     decimals = [name for name in names if re.fullmatch(r"[+-]?\d+[.,]\d+", name)]
     wrong = target in labels or (decimals and (target not in names or len(decimals) > 1))
     if wrong or (
@@ -33,6 +38,10 @@ def checked_header(path, cells, target, drop, texts):
             raise UserError(f"{shown(path)} has no column {name}; it has {there}{alone}")
     if target in drop:
         raise UserError(f"--drop {target!r} is the column of the labels, --target: drop another one")
+
+
+def _column(cells, name):
+    return cells.columns[cells.names.index(name)] if name in cells.names else []
 
 
 def check_labels(path, target, labels, notes):
@@ -66,6 +75,8 @@ def same_as_target(rows, target, used):
     """Notes of columns whose texts and the labels say each other."""
     labels, notes = pd.factorize(rows[target].str.strip())[0], []
     for name in used:
+        if len(set(rows[name].iloc[:SOME])) > SPACED * (labels.max() + 1):
+            continue
         codes = pd.factorize(rows[name].str.strip())[0]
         pairs = len(np.unique(codes * (labels.max() + 1) + labels))
         if pairs == codes.max() + 1 == labels.max() + 1:

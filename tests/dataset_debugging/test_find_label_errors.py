@@ -109,3 +109,17 @@ def test_what_is_no_table_or_no_features(refused, tmp_path):
     np.savez(tmp_path / "F.npz", features=np.eye(4), labels=[0, 1, 0, 1], moments=[np.full((4, 4), np.nan)])
     assert "row 0 of moments[0] is not finite" in refused(main, "--features", tmp_path / "F.npz")
     assert "--decimal is of --csv" in refused(main, "--features", tmp_path / "F.npz", "--decimal", ",")
+
+
+def test_labels_cells_and_names_of_columns_are_those_of_the_file(table, command, tmp_path):
+    rows = table[0].head(90)[["a", "b"]].round(2)
+    rows = rows.assign(score="0" + (rows.index % 4).astype(str), kind=np.where(table[1][:90], "None", "007"))
+    rows["label"] = np.where(table[0]["label"].head(90) == "benign", "01", "NA")
+    rows.to_csv(tmp_path / "cells.csv", index=False, sep=";", decimal=",")
+    status, printed, _ = command(main, "--csv", tmp_path / "cells.csv", "--target", "label", "--output", tmp_path)
+    assert status == 0 and "note: the columns are separated by semicolons" in printed
+    found = pd.read_csv(tmp_path / "label_errors.csv", dtype=str, keep_default_na=False)
+    assert found["given_label"].tolist() == rows["label"].iloc[found["index"].astype(int)].tolist()
+    page = (tmp_path / "label_errors.html").read_text()
+    cells = f'<dt>a</dt><dd class="">{rows["a"].iloc[0]:g}</dd>'.replace(".", ",")
+    assert cells in page and page.count('<dt>score</dt><dd class="">0') >= 90 and 'data-given="01"' in page
