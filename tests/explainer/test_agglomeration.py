@@ -214,5 +214,5 @@ def test_images_that_are_drawn_are_not_cut_off():
     ):
         with pytest.raises(UserError, match=f"{said}: give 0 to 1, or bytes of 0 to 255"):
             seen(image)
-    with pytest.raises(UserError, match=r"the image is \(3, 4, 4\): give \(H, W\) or \(H, W, 3\)"):
-        seen(np.zeros((3, 4, 4)))
+    with pytest.raises(UserError, match=r"the image is \(3, 5, 5\): give \(H, W\) or \(H, W, 3\)"):
+        seen(np.zeros((3, 5, 5)))
