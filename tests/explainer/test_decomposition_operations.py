@@ -172,7 +172,7 @@ REFUSED = {
     "grid_sample with parameters that depend": lambda h, m: F.grid_sample(h[:, None], h[:, None, :, :2]),
     "lerp with a weight that is an activation": lambda h, m: torch.lerp(m.rows, h, h),
     "einsum of 3 activations": lambda h, m: torch.einsum("btd,btd,btd->btd", h, h, h),
-    "no rule for topk": lambda h, m: h.topk(2, 1)[0],
+    "no rule for cumprod": lambda h, m: h.cumprod(1),
     "a division by an activation": lambda h, m: h / h.exp().sum(-1, keepdim=True),
     "depends on its activations": lambda h, m: h if (h > 0).any() else -h,
 }  # fmt: skip
