@@ -23,8 +23,9 @@ from explainer.attribution.topk import Running, TopK, finite, largest
 class Attributor(HeadOnPoints):
     """Explain a classifier with a linear head by its training points.
 
-    model: a torch module that returns logits. loader: its training points in a fixed order, batches of (inputs,
-    labels). layer: the head, by name or number among the linear layers. The options of every method:
+    model: a torch module that returns logits. loader: its training points in the data set's order, batches of (inputs,
+    labels). layer: the head, by name or number among the linear layers, or itself. inputs_and_labels, logits: functions
+    that find those in a batch, and in what the model returns (`Features`). The options of every method:
 
     intercept: make the head's bias part of the decomposition, as the weight of a constant feature; False leaves it to
     the logits, unexplained.

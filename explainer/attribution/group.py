@@ -38,7 +38,7 @@ class GroupInfluence(InfluenceFunction):
         F = self.rows.take(own.tolist()).double()
         rows = torch.as_tensor(own, device=self.device)
         P = self.P[rows].double()
-        w = 1.0 if self.sample_weight is None else self.own_weight[rows, None]
+        w = 1.0 if self.sample_weight is None else self._own_weight[rows, None]
         g = ranks.total(F.T @ (w * (P - self.head.targets(self.labels[rows + self.rows.first]))))
 
         def step(delta):

@@ -203,7 +203,7 @@ class HeadOnPoints(ABC):
         return self.labels[self.rows.first + rows.start : self.rows.first + rows.stop]
 
     @property
-    def own_weight(self):
+    def _own_weight(self):
         """The weights of the losses of this rank's rows, (rows.n,), or None for 1 each."""
         if self.sample_weight is None:
             return None
@@ -213,7 +213,7 @@ class HeadOnPoints(ABC):
         """What the losses of a slice of this rank's rows are multiplied by, times R (b,...)."""
         if self.sample_weight is None:
             return R
-        w = self.own_weight[rows].to(R.dtype)
+        w = self._own_weight[rows].to(R.dtype)
         return R * w.reshape(-1, *[1] * (R.ndim - 1))
 
     def _directions(self, rows):
@@ -241,7 +241,7 @@ class HeadOnPoints(ABC):
 
     def _solver_at(self, P, head):
         """The solver with the Hessian at a head with probabilities P (n,C)."""
-        rows, weights = self.rows, self.own_weight
+        rows, weights = self.rows, self._own_weight
         if self._samples is not None:
             number("n_samples_for_hessian", self._samples, least=1, most=self.n, whole=True)
             wanted = max(1, round(self._samples * self.rows.n / self.n))

@@ -38,7 +38,7 @@ class RPSL2(Attributor):
         number("lmbd", lmbd, above=0)
         P = self._at(self.head)[0].double()
         tolerance = max(1e-15, min(1e-9, 1e-7 * lmbd))  # alpha divides the gradient by lmbd
-        self.lmbd, self.fitted = lmbd, fit_head(self.rows, P, self.head, 2 * lmbd, tolerance, self.own_weight)
+        self.lmbd, self.fitted = lmbd, fit_head(self.rows, P, self.head, 2 * lmbd, tolerance, self._own_weight)
         alpha = alphas(probabilities(self.rows, self.fitted), P, lmbd, self.n)
         self.alpha = self._weighed(alpha, slice(0, self.rows.n))
         self.terms = [Term(self.rows, Kept(self.alpha))]

@@ -109,7 +109,7 @@ class TracIn(Attributor):
                 )
             own_rows.append(rows)
         for rows, head in zip(own_rows, self.heads):
-            residuals = Residuals(self._at(head, rows)[0], self._labels(slice(0, self.rows.n)), head, self.own_weight)
+            residuals = Residuals(self._at(head, rows)[0], self._labels(slice(0, self.rows.n)), head, self._own_weight)
             self.terms.append(Term(rows, residuals))
 
     def _coefficients(self, features, labels):
