@@ -198,6 +198,7 @@ def test_columns_of_many_texts_are_bounded(read):
 
 BODY = _text(_rows()).split("\n", 1)[1]
 HEADER = ",".join(HEAD) + "\n"
+CYRILLIC = _with(["Москва"] * 80).replace("ü", "").replace("ö", "").encode("cp1251")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ HEADER = ",".join(HEAD) + "\n"
         ("", "is empty"),
         (HEADER, "has a header and no rows"),
         (b"PK\x03\x04rest", "is an Excel file"),
-        (_with(["Москва"] * 80).replace("ü", "").replace("ö", "").encode("cp1251"), "is not UTF-8: name its --encoding"),
+        (CYRILLIC, "is not UTF-8: name its --encoding"),
         (_text(_rows()).encode("utf-16-le"), "holds zero bytes as .*: name its --encoding"),
         (gzip.compress(HEADER.encode())[:-9], "is a broken gzip file"),
         (_text([[*row[:-1], f"{i}.5"] for i, row in enumerate(_rows())]), "numbers to be predicted are not supported"),
