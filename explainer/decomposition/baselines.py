@@ -1,7 +1,8 @@
 """What contextual decomposition is compared with, behind the same interface: larger is more for the class.
 
 Units of an input: masks as `cd` and `cd_text` take them. x (N,...): images, rows of features, or tokens (integers).
-target: a class, one for each input (N,), or None for all classes, (..., K).
+target: a class, one for each input (N,), or None for all classes, (..., K). kwargs, masked and logits: as for `cd`.
+Every forward works on copies of the inputs.
 """
 
 import torch
@@ -11,43 +12,54 @@ from explainer.attribution.checks import number
 from explainer.decomposition import passes
 from explainer.decomposition.cd import LESS, MAX_BATCH
 from explainer.decomposition.embeddings import embedding_of
+from explainer.decomposition.given import Given
 from explainer.decomposition.scores import check_inputs, check_masks, logits_of
 from models.training import enough_memory
 
 
-def build_up(model, x, masks, target=None, fill=0.0, lengths=None, max_batch=MAX_BATCH):
+def build_up(model, x, masks, target=None, fill=0.0, lengths=None, max_batch=MAX_BATCH, **more):
     """The logits where all but the mask is replaced by `fill`, (N,Q): how much the part says by itself."""
-    return _replaced(model, x, masks, target, fill, lengths, max_batch, keep=True)
+    return _replaced(Reader(model, x, lengths, **more), masks, target, fill, max_batch, keep=True)
 
 
-def occlusion(model, x, masks, target=None, fill=0.0, lengths=None, max_batch=MAX_BATCH):
+def occlusion(model, x, masks, target=None, fill=0.0, lengths=None, max_batch=MAX_BATCH, **more):
     """How far the logits fall where the mask is replaced by `fill`, (N,Q)."""
+    reader = Reader(model, x, lengths, **more)
     with torch.no_grad():
-        whole = picked(_logits(model, x, lengths), target)
-    return whole[:, None] - _replaced(model, x, masks, target, fill, lengths, max_batch, keep=False)
+        whole = picked(reader.logits(reader.x, torch.arange(len(reader.x))), target)
+    return whole[:, None] - _replaced(reader, masks, target, fill, max_batch, keep=False)
 
 
 @torch.no_grad()
-def _replaced(model, x, masks, target, fill, lengths, max_batch, keep):
+def _replaced(reader, masks, target, fill, max_batch, keep):
     number("max_batch", max_batch, least=1, whole=True)
-    x = check_inputs(x)
+    x = reader.x
     tokens = not x.is_floating_point()
     masks = check_masks(masks, x.to(torch.get_default_dtype()) if tokens else x)
     masks = masks if keep else 1 - masks
     N, Q = masks.shape[:2]
     fill, found = torch.as_tensor(fill, dtype=x.dtype, device=x.device), []
-    lengths = None if lengths is None else torch.as_tensor(lengths)
     for some in torch.arange(N * Q, device=x.device).split(max_batch):
         rows, m = some // Q, masks[some // Q, some % Q]
         changed = torch.where(m > 0.5, x[rows], fill) if tokens else m * x[rows] + (1 - m) * fill
-        found.append(_logits(model, changed, None if lengths is None else lengths[rows.cpu()]))
+        found.append(reader.logits(changed, rows))
     found = torch.cat(found).reshape(N, Q, -1)
     return picked(found, target)
 
 
-def _logits(model, x, lengths):
-    with passes.as_evaluated(model), enough_memory(LESS):
-        return logits_of(model(x) if lengths is None else model(x, torch.as_tensor(lengths, device=x.device)), model)
+class Reader:
+    """A model with its inputs. kwargs, masked, logits: as for `cd`, the masked input being x below."""
+
+    def __init__(self, model, x, lengths=None, kwargs=None, masked=0, logits=None):
+        self.model, self.read = passes.behind(model), logits
+        self.given = Given(x if lengths is None else (x, torch.as_tensor(lengths)), kwargs, masked)
+        self.x = check_inputs(self.given.x)
+
+    def logits(self, x, rows):
+        """The logits where the masked input is x (R,...), of rows (R,) of the others."""
+        with passes.as_evaluated(self.model), enough_memory(LESS):
+            args, kwargs = self.given.rows(rows, x)
+            return logits_of(passes.called(self.model, args, kwargs), self.model, self.read, len(rows))
 
 
 def picked(logits, target):
@@ -70,13 +82,13 @@ def picked(logits, target):
     return logits.gather(-1, target.reshape(shape).expand(*logits.shape[:-1], 1))[..., 0]
 
 
-def gradient_times_input(model, x, target, lengths=None, embedding="auto"):
+def gradient_times_input(model, x, target, lengths=None, embedding="auto", **more):
     """x times the gradient of the class's logit, shaped like x; of tokens (N,T), summed over the embedding."""
-    return _along_path(model, x, target, None, 1, lengths, embedding, MAX_BATCH)
+    return _along_path(Reader(model, x, lengths, **more), target, None, 1, embedding, MAX_BATCH)
 
 
 def integrated_gradients(
-    model, x, target, baseline=0.0, steps=100, lengths=None, embedding="auto", max_batch=MAX_BATCH
+    model, x, target, baseline=0.0, steps=100, lengths=None, embedding="auto", max_batch=MAX_BATCH, **more
 ):
     """Sundararajan et al. (2017): the gradients on the way from a baseline, times that way, shaped like x.
 
@@ -84,12 +96,12 @@ def integrated_gradients(
     the midpoint rule. Sums to the change of the logit along the way, the better the more steps.
     """
     number("steps", steps, least=1, whole=True)
-    return _along_path(model, x, target, baseline, steps, lengths, embedding, max_batch)
+    return _along_path(Reader(model, x, lengths, **more), target, baseline, steps, embedding, max_batch)
 
 
-def _along_path(model, x, target, baseline, steps, lengths, embedding, max_batch):
+def _along_path(reader, target, baseline, steps, embedding, max_batch):
     """baseline None: the gradient at x itself, times x."""
-    x = check_inputs(x)
+    model, x = reader.model, reader.x
     layer = None if x.is_floating_point() else embedding_of(model, embedding)
     with passes.as_evaluated(model), enough_memory(LESS):
         start = x if layer is None else layer(x)
@@ -104,7 +116,7 @@ def _along_path(model, x, target, baseline, steps, lengths, embedding, max_batch
         for some in [points[i : i + each] for i in range(0, len(points), each)]:
             inputs = torch.cat([origin.detach() + point * way for point in some]).requires_grad_()
             with torch.enable_grad():
-                logits = _of_vectors(model, layer, x, inputs, lengths, len(some))
+                logits = _of_vectors(reader, layer, inputs, len(some))
                 value = picked(logits.reshape(len(some), len(x), -1).transpose(0, 1), target).sum()
                 gradient = torch.autograd.grad(value, inputs)[0]
             total = total + gradient.reshape(len(some), *start.shape).sum(0)
@@ -112,11 +124,10 @@ def _along_path(model, x, target, baseline, steps, lengths, embedding, max_batch
     return found if layer is None else found.sum(-1)
 
 
-def _of_vectors(model, layer, x, inputs, lengths, copies):
+def _of_vectors(reader, layer, inputs, copies):
     """The logits of inputs (copies N,...), or of the embedding's vectors in place of tokens."""
+    rows = torch.arange(len(reader.x)).repeat(copies)
     if layer is None:
-        return logits_of(model(inputs), model)
-    tokens = x.repeat(copies, 1)
-    given = (tokens,) if lengths is None else (tokens, torch.as_tensor(lengths, device=x.device).repeat(copies))
-    with passes.patched(model, {layer: lambda module, _: inputs}):
-        return logits_of(model(*given), model)
+        return reader.logits(inputs, rows)
+    with passes.patched(reader.model, {layer: lambda module, _: inputs.clone()}):
+        return reader.logits(reader.x[rows.to(reader.x.device)], rows)

@@ -1,97 +1,76 @@
-"""One pass of a model over split inputs: through a trace of torch.fx, or through the model's own forward."""
+"""One pass of a model over split inputs, through the model's own forward, which leaves nothing behind."""
 
 import contextlib
-import weakref
+import sys
+import threading
 
 import torch
-from torch import fx
+from torch import nn
 
 from config import UserError
-from explainer.decomposition import registry
+from explainer.decomposition import registry, states
 from explainer.decomposition.rules.pooling import Picks
 from explainer.decomposition.scores import TOLERANCES
 from explainer.decomposition.split import UnsupportedOp, splits
 from models.training import out_of_memory
 
-_VALUES = bool, int, float, str, type(None)
-_traces = weakref.WeakKeyDictionary()  # model -> (its modules and the classes with rules, GraphModule)
+_lock = threading.RLock()  # a pass changes the modules of a model for a while
 
 
-class _Tracer(fx.Tracer):
-    """Modules with a rule of their own, and those of torch, are one operation each."""
-
-    def is_leaf_module(self, module, name):
-        return registry.module_rule(module) is not None or super().is_leaf_module(module, name)
-
-
-class _Interpreter(fx.Interpreter):
-    """Runs a trace with Splits: functions and methods find their rules themselves, modules by their class."""
-
-    def __init__(self, trace, own_rules):
-        super().__init__(trace, garbage_collect_values=True)
-        self.own_rules, self.extra_traceback = own_rules, False
-
-    def call_module(self, target, args, kwargs):
-        module = self.fetch_attr(target)
-        if module in self.own_rules:
-            return self.own_rules[module](module, *args, **kwargs)
-        with patched(module, self.own_rules) if any(module.children()) else contextlib.nullcontext():
-            return _called(module, target, args, kwargs)
-
-
-def _called(module, name, args, kwargs, forward=None):
+def _called(module, name, args, kwargs, forward):
     """A module on Splits: by the rule of its class, or by its own forward, whose operations have theirs."""
     found, some = registry.module_rule(module), next(splits((args, kwargs)), None)
     if found is None or some is None:
         try:
-            return (forward or module)(*args, **kwargs)
+            return forward(*args, **kwargs)
         except UnsupportedOp as error:
-            raise UnsupportedOp(f"{name} ({type(module).__name__}): {error}") from None
+            raise UnsupportedOp(f"{name or 'the model'} ({type(module).__name__}): {error}") from None
     result = found(some.rules, module, *args, **kwargs)
     some.rules.record(name, result)
     return result
 
 
-def traced(model):
-    """The model's trace, kept while the model and the rules are the same; None where it cannot be traced."""
-    state, known = (_state(model), tuple(registry.MODULES)), _traces.get(model)
-    if known is None or known[0] != state:
-        before = set(vars(model))
-        try:
-            tracer = _Tracer()
-            known = state, fx.GraphModule(model, tracer.trace(model))
-        except UserError:
-            raise
-        except Exception:  # a forward that depends on its data: torch.fx raises whatever that comes to
-            known = state, None
-        finally:
-            for name in set(vars(model)) - before:  # constants of the forward, which the trace has copied
-                delattr(model, name)
-        _traces[model] = known
-    return known[1]
-
-
-def _state(model):
-    """What a trace may depend on: modules, parameters, buffers and other attributes, by value or by identity."""
-    found = []
+def behind(model):
+    """The model that torch.compile was given, or the model. Raises UserError for none, and for compiled code."""
+    model = getattr(model, "_orig_mod", model)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
     for name, module in model.named_modules():
-        own = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
-        own |= module._parameters | module._buffers
-        found.append((name, id(module), tuple((k, v if isinstance(v, _VALUES) else id(v)) for k, v in own.items())))
-    return tuple(found)
+        kind, at = type(module), f" ({name})" if name else ""
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UserError(f"the model{at} is a {kind.__name__} of TorchScript: give the torch.nn.Module behind it")
+        if ".quantized" in kind.__module__ and kind.__module__.startswith("torch."):
+            raise UserError(f"the model{at} is quantized ({kind.__name__}): give the model in floating point")
+    return model
 
 
-def run(model, inputs, own_rules):
+def called(model, args, kwargs=None):
+    """A model's output on copies of its inputs, which a forward may change; attributes that it stores are put back."""
+    own = copied(args), copied(kwargs or {})
+    with states.unchanged(model) if isinstance(model, nn.Module) else contextlib.nullcontext():
+        return model(*own[0], **own[1])
+
+
+def copied(value):
+    """Tensors in arguments as copies."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if type(value) in (tuple, list):
+        return type(value)(copied(item) for item in value)
+    return {key: copied(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def run(model, args, own_rules, rules, kwargs=None):
     """The model's output for inputs with Splits among them.
 
     own_rules: {module: function(module, *args)} that stand in for modules of this model, such as its embedding.
     """
-    trace = traced(model) if model not in own_rules else None
     with unfused(), _explained(UnsupportedOp, "the model's forward does with an activation what has no rule"):
-        if trace is not None and len([n for n in trace.graph.nodes if n.op == "placeholder"]) >= len(inputs):
-            return _Interpreter(trace, own_rules).run(*inputs)
-        with patched(model, own_rules):
-            return model(*inputs)
+        try:
+            with states.unchanged(model), patched(model, own_rules, rules.held):
+                return rules.held.swapped(model(*args, **(kwargs or {})))
+        finally:
+            rules.held.close()
 
 
 @contextlib.contextmanager
@@ -108,38 +87,47 @@ def _explained(kind, said):
 
 
 @contextlib.contextmanager
-def patched(model, own_rules):
+def patched(model, own_rules, held=None):
     """The model's modules that have rules, with those in place of their forward; afterwards as they were."""
     changed = []
     try:
         for name, module in model.named_modules():
-            own = own_rules.get(module)
-            if own is None and registry.module_rule(module) is None:
+            own, before = own_rules.get(module), vars(module).get("forward")
+            if own is None and registry.module_rule(module) is None and any(module.children()):
                 continue
-            if "forward" in vars(module):
-                raise UserError(f"the forward of {name or 'the model'} is an attribute: give a model as its class is")
             forward = module.forward
-            module.forward = _replaced(module, name, forward, own)
-            changed.append(module)
+            module.forward = _replaced(module, name, forward, own, held)
+            changed.append((module, before))
         yield
     finally:
-        for module in changed:
-            del module.forward
+        for module, before in changed:
+            if before is not None:
+                module.forward = before
+            elif "forward" in vars(module):
+                del module.forward
 
 
-def _replaced(module, name, forward, own):
-    if own is not None:
-        return lambda *args, **kwargs: own(module, *args, **kwargs)
-    return lambda *args, **kwargs: _called(module, name, args, kwargs, forward)
+def _replaced(module, name, forward, own, held):
+    """A forward that is the rule's in this thread, and the module's own in others."""
+    thread = threading.get_ident()
+
+    def called(*args, **kwargs):
+        if threading.get_ident() != thread:
+            return forward(*args, **kwargs)
+        if held is not None and held.known:
+            args, kwargs = held.swapped(args), held.swapped(kwargs)
+        return _called(module, name, args, kwargs, forward) if own is None else own(module, *args, **kwargs)
+
+    return called
 
 
-def watched(model, inputs):
+def watched(model, args, kwargs=None):
     """The model's output on plain inputs, and what every maximum picks."""
-    shapes = ", ".join(f"{tuple(v.shape)} {v.dtype}" for v in inputs)
+    shapes = ", ".join(f"{tuple(v.shape)} {v.dtype}" for v in args if isinstance(v, torch.Tensor))
     with Picks() as picks, unfused(), _explained(UserError, f"the model's forward fails on inputs {shapes}"):
-        output = model(*(v.clone() for v in inputs))  # a forward may change its inputs in place
-    if any(isinstance(module, torch.nn.TransformerEncoder) for module in model.modules()):
-        _check_fused(getattr(output, "logits", output), model, inputs)
+        output = called(model, args, kwargs)
+    if any(isinstance(module, nn.TransformerEncoder) for module in model.modules()):
+        _check_fused(getattr(output, "logits", output), model, args, kwargs)
     return output, picks.found
 
 
@@ -154,11 +142,11 @@ def unfused():
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def _check_fused(output, model, inputs):
+def _check_fused(output, model, args, kwargs):
     """Raise UserError where the fused encoder, which gives 0 at padded tokens, gives the model another output."""
     if torch.is_grad_enabled() or not torch.backends.mha.get_fastpath_enabled() or not torch.is_tensor(output):
         return
-    fused = model(*(v.clone() for v in inputs))
+    fused = called(model, args, kwargs)
     fused = getattr(fused, "logits", fused)
     difference = float((fused - output).abs().max())
     if not difference <= TOLERANCES.get(output.dtype, 1e-3) * max(1.0, float(output.abs().max())):
@@ -171,13 +159,23 @@ def _check_fused(output, model, inputs):
 @contextlib.contextmanager
 def as_evaluated(model):
     """The model in evaluation mode, without TF32; afterwards as it was."""
+    _lock.acquire()
     modes = [(module, module.training) for module in model.modules()]
     precise = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    compiled = [(m, m._compiled_call_impl) for m in model.modules() if m._compiled_call_impl is not None]
     try:
-        model.eval()
+        for module, _ in compiled:
+            module._compiled_call_impl = None
+        for module, _ in modes:
+            module.training = False
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        yield
+        dynamo = "torch._dynamo" in sys.modules  # functions in the forward that torch.compile has wrapped
+        with torch.compiler.set_stance("force_eager") if dynamo else contextlib.nullcontext():
+            yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = precise
         for module, mode in modes:
             module.training = mode
+        for module, call in compiled:
+            module._compiled_call_impl = call
+        _lock.release()

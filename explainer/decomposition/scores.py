@@ -24,12 +24,26 @@ class Scores(NamedTuple):
     logits: Tensor
 
 
-def logits_of(output, model):
-    """The output (rows,K) as a tensor or Split. Raises UserError for outputs that are not logits of rows."""
-    output = getattr(output, "logits", output)
+def logits_of(output, model, read=None, rows=None):
+    """The output (rows,K) as a tensor or Split. Raises UserError for outputs that are not logits of rows.
+
+    read: a function that finds the logits in the output; else it is the output, its attribute .logits, or its item
+    "logits". rows: how many there must be.
+    """
+    if read is not None:
+        output = read(output)
+    elif isinstance(output, dict) and "logits" in output:
+        output = output["logits"]
+    else:
+        output = getattr(output, "logits", output)
     if not hasattr(output, "ndim") or output.ndim not in (1, 2):
         shape = tuple(output.shape) if hasattr(output, "shape") else type(output).__name__
-        raise UserError(f"{type(model).__name__} gives {shape}: it must give logits, (rows,) or (rows, classes)")
+        raise UserError(
+            f"{type(model).__name__} gives {shape}: it must give logits, (rows,) or (rows, classes); say where they "
+            "are by logits=lambda output: ..."
+        )
+    if rows is not None and len(output) != rows:
+        raise UserError(f"{type(model).__name__} gives {tuple(output.shape)} for {rows} rows: it must keep them")
     return output if output.ndim == 2 else output.unsqueeze(1)
 
 

@@ -9,6 +9,8 @@ import torch
 
 from config import UserError
 from explainer.decomposition import registry
+from explainer.decomposition.held import written
+from explainer.decomposition.views import RESHAPED, VIEWS, linked, reshaped, write
 
 # What a tensor says of itself, the same for both parts.
 QUERIES = ("size", "dim", "numel", "stride", "is_floating_point", "get_device", "is_contiguous", "element_size")
@@ -27,6 +29,7 @@ class Split:
     """
 
     fixed = False  # `Fixed`, which has no parts
+    root, steps, views = None, (), ()  # `explainer.decomposition.views`
 
     def __init__(self, b, g, w, rules):
         self.b, self.g, self.w, self.rules = b, g, w, rules
@@ -45,9 +48,8 @@ class Split:
         return self.like(function(self.b), function(self.g), function(self.w.expand_as(self.b)))
 
     def become(self, other):
-        """Take the parts of another: what an operation in place does."""
-        self.b, self.g, self.w = other.b, other.g, other.w
-        return self
+        """Take the parts of another: what an operation in place does. What shares memory with it changes as well."""
+        return write(self, other)
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -58,8 +60,10 @@ class Split:
             return getattr(self.b, name)
         if name.startswith("__") or not hasattr(torch.Tensor, name):
             raise AttributeError(name)
-        if name in ("T", "mT"):
+        if name in ("T", "mT", "H", "mH"):
             return dispatch(torch.transpose, (self, -2, -1), {})
+        if name == "data":
+            return dispatch(torch.Tensor.detach, (self,), {})
         method = getattr(torch.Tensor, name)
         return lambda *args, **kwargs: dispatch(method, (self, *args), kwargs)
 
@@ -114,20 +118,42 @@ def dispatch(function, args, kwargs):
             return part.combine(function, name, args, kwargs)
     if name in QUERIES:
         return getattr(some.b, name)(*args[1:], **kwargs)
-    rule = registry.function_rule(function)
-    if rule is not None:
-        found = _apply(rule, name, some.rules, args, kwargs)
-        inplace = kwargs.get("inplace", False) and isinstance(args[0], Split)
-        found = args[0].become(found) if inplace and found is not args[0] else found
-    elif (base := registry.base_of_inplace(name)) is not None and isinstance(args[0], Split):
-        found = args[0].become(_apply(base, name, some.rules, args, kwargs))
-    else:
+    rules = some.rules
+    kwargs = dict(kwargs)
+    out, inplace = kwargs.pop("out", None), kwargs.pop("inplace", False)
+    rule, target = registry.function_rule(function), None
+    if name == "__setitem__" or (rule is None and (rule := registry.base_of_inplace(name)) is not None):
+        target = args[0]
+    if rule is None:
         raise UnsupportedOp(
             f"contextual decomposition has no rule for {name}: add one with "
             f'@register_rule("{name}"), see docs/decomposition.md'
         )
-    some.rules.record(name, found)
-    return found
+    if inplace:
+        target = args[0]
+    if target is not None and not isinstance(target, Split):
+        target = rules.held.parted(target, next(p for p in splits((args[1:], kwargs)) if not p.fixed))
+        args = (target, *args[1:])
+    found = _apply(rule, name, rules, args, kwargs)
+    if name in VIEWS and isinstance(args[0], Split):
+        linked(found, args[0], function, *bare((args[1:], kwargs)))
+    elif name in RESHAPED:
+        found = reshaped(target, found, getattr(torch.Tensor, name[:-1]), *bare((args[1:], kwargs)))
+    elif target is not None and found is not target:
+        found = target.become(found)
+    rules.record(name, found)
+    if target is not None:
+        rules.held.begin()
+    return found if out is None else written(out, found)
+
+
+def bare(value):
+    """Arguments with one part of every Split in its place: what says no more than a shape or a kind."""
+    if isinstance(value, Split):
+        return value.b
+    if type(value) in (tuple, list):
+        return type(value)(bare(item) for item in value)
+    return {key: bare(item) for key, item in value.items()} if type(value) is dict else value
 
 
 def _apply(rule, name, rules, args, kwargs):

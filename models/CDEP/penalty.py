@@ -8,7 +8,8 @@ right for the right reasons (RRR; Ross, Hughes, Doshi-Velez, 2017) the gradient 
 gradients (EG; Erion et al., 2021) the attributions there. All are batched: one backward with the cross-entropy.
 """
 
-import contextlib
+import threading
+import weakref
 
 import torch
 from torch import nn
@@ -17,9 +18,12 @@ from torch.nn.functional import softplus
 from config import UserError
 from explainer.attribution.checks import number
 from explainer.decomposition import cd, cd_parts, cd_text
-from explainer.decomposition.passes import as_evaluated
-from explainer.decomposition.scores import check_masks
+from explainer.decomposition.given import Given
+from explainer.decomposition.passes import as_evaluated, behind, called
+from explainer.decomposition.scores import check_masks, logits_of
 
+CHECK = 100  # the first step and every so many: the sums of both parts are compared with the output
+_calls, _lock = weakref.WeakKeyDictionary(), threading.Lock()  # of each model, the penalties asked for
 MODES = {
     "softmax": lambda b, g: torch.sigmoid(b - g),  # e^b / (e^b + e^g), as published for images
     "l1": lambda b, g: b.abs(),
@@ -27,21 +31,23 @@ MODES = {
 }
 
 
-def cdep_penalty(model, x, masks, *, mode="softmax", classes="all", target=0.0, check=False, max_batch=4096, **options):
+def cdep_penalty(model, x, masks, *, mode="softmax", classes="all", target=0.0, check=CHECK, max_batch=4096, **options):
     """The penalty on what the masked parts of images or rows x (N,...) add to the logits: a scalar with a graph.
 
     masks: one (H,W) for all, several (Q,H,W), or one or several for each image (N,Q,H,W); 1 where nothing may matter. A
     mask of one image that is empty has no part in the mean.
     mode: "softmax", the share e^b / (e^b + e^g) of the relevant part b; "l1", |b|; "logirrel", softplus(b - g).
     classes: "all" logits, or the label of each image (N,). target: what the score should be, |score - target| is
-    penalized: the mean over images and logits, summed over the masks. check: compare the parts' sum with the output.
-    options: `relu` and `detach_share` of `cd`.
+    penalized: the mean over images and logits, summed over the masks. check: compare the parts' sum with the
+    output, at the model's first step and every so many (a number), at each (True), or never (False).
+    options: `relu`, `detach_share`, `kwargs`, `masked` and `logits` of `cd`.
     Raises UserError for masks that do not fit, and an operation without a rule.
     """
-    masks = _tensor(masks, "masks")
+    masks, given = _tensor(masks, "masks"), x
+    x = Given(x, options.get("kwargs"), options.get("masked", 0)).x
     masks = masks[None] if masks.shape == x.shape[2:] or x.ndim == 2 and masks.shape == x.shape[1:] else masks
     present = check_masks(masks, x).flatten(2).any(2)
-    scores = cd(model, x, masks, check=check, max_batch=max_batch, **options)
+    scores = cd(model, given, masks, check=_due(model, check), max_batch=max_batch, **options)
     return _penalty(scores, mode, classes, target, present)
 
 
@@ -54,7 +60,7 @@ def cdep_text_penalty(
     mode="logirrel",
     classes="all",
     target=0.0,
-    check=False,
+    check=CHECK,
     max_batch=4096,
     **options,
 ):
@@ -73,17 +79,20 @@ def cdep_text_penalty(
     if not some.any():
         return ids.new_zeros((), dtype=torch.get_default_dtype())
     lengths = None if lengths is None else torch.as_tensor(lengths)[some.cpu()]
-    options = {**options, "lengths": lengths, "check": check, "max_batch": max_batch, "detach_embedding": True}
+    own = {"lengths": lengths, "check": _due(model, check), "max_batch": max_batch, "detach_embedding": True}
+    if options.get("kwargs"):
+        own["kwargs"] = Given(ids, options["kwargs"]).rows(some.nonzero()[:, 0], None)[1]
+    options = {**options, **own}
     scores = cd_text(model, ids[some], masks[some], **options)
     classes = classes if isinstance(classes, str) else torch.as_tensor(classes)[some.cpu()]
     return _penalty(scores, mode, classes, target, masks[some].any(2))
 
 
 def cdep_parts_penalty(
-    model, b, g, *, mode="softmax", classes="all", target=0.0, check=False, max_batch=4096, **options
+    model, b, g, *, mode="softmax", classes="all", target=0.0, check=CHECK, max_batch=4096, **options
 ):
     """The same for what comes after activations that are in two parts already, b and g (N,Q,...), as `cd_parts`."""
-    scores = cd_parts(model, b, g, check=check, max_batch=max_batch, **options)
+    scores = cd_parts(model, b, g, check=_due(model, check), max_batch=max_batch, **options)
     return _penalty(scores, mode, classes, target, b.flatten(2).any(2))
 
 
@@ -101,9 +110,23 @@ def _penalty(scores, mode, classes, target, present):
     return ((values * kept).sum(0) / kept.sum(0).clamp_min(1)).sum()
 
 
-def _evaluated(model):
-    """Evaluation mode for a while, of a module; a function is called as it is."""
-    return as_evaluated(model) if isinstance(model, nn.Module) else contextlib.nullcontext()
+def _output(model, inputs, kwargs, logits):
+    """The logits of a module, in evaluation mode, or of a function; a forward works on copies and leaves nothing."""
+    if not isinstance(model, nn.Module):
+        return called(model, (inputs,))
+    model = behind(model)
+    with as_evaluated(model):
+        return logits_of(called(model, (inputs,), kwargs), model, logits, len(inputs))
+
+
+def _due(model, check):
+    """Whether this call compares the parts' sum with the output: True, False, or the first and every check-th."""
+    if isinstance(check, bool):
+        return check
+    number("check", check, least=1, whole=True)
+    with _lock:
+        _calls[model] = _calls.get(model, 0) + 1
+        return _calls[model] % check == 1 or check == 1
 
 
 def _check_mode(mode):
@@ -165,20 +188,19 @@ def _mask_like(mask, x):
     return check_masks(masks[None] if shared else masks[:, None], x, "mask")[:, 0]
 
 
-def rrr_penalty(model, x, y, mask, *, form="ross"):
+def rrr_penalty(model, x, y, mask, *, form="ross", kwargs=None, logits=None):
     """Right for the right reasons: the squared gradient in the mask, a scalar with a graph.
 
     mask (H,W) for all or (N,H,W). form: "ross", of sum_k log p_k, the mean over the images, as in the paper (y has no
     part in it); "official", of the batch's mean cross-entropy, summed over channels before it is squared, and over the
     images, as in CDEP's code: it falls with the size of the batch. The model is in evaluation mode meanwhile, so that
-    neither BatchNorm nor dropout notices.
+    neither BatchNorm nor dropout notices. kwargs, logits: as for `cd`.
     """
     if form not in ("ross", "official"):
         raise UserError(f"form is {form!r}: give ross or official")
     masks = _mask_like(mask, x)
     inputs = x.detach().requires_grad_()
-    with _evaluated(model):
-        logs = log_probabilities(model(inputs))
+    logs = log_probabilities(_output(model, inputs, kwargs, logits))
     if form == "ross":
         gradient = torch.autograd.grad(logs.sum(), inputs, create_graph=True)[0]
         return (gradient * masks).square().flatten(1).sum(1).mean()
@@ -189,7 +211,7 @@ def rrr_penalty(model, x, y, mask, *, form="ross"):
     return (gradient * masks).square().sum()
 
 
-def eg_penalty(model, x, y, mask, references, n=50, *, generator=None, max_batch=4096):
+def eg_penalty(model, x, y, mask, references, n=50, *, generator=None, max_batch=4096, logits=None):
     """Expected gradients: the attributions in the mask, a scalar with a graph.
 
     For each image n references x' are drawn from `references` (M,...), and a point between on the way to x; its
@@ -209,8 +231,7 @@ def eg_penalty(model, x, y, mask, references, n=50, *, generator=None, max_batch
         alpha = torch.rand(k, N, *[1] * (x.ndim - 1), generator=generator, dtype=x.dtype).to(x.device)
         way = x[None] - references[picked.to(references.device)]
         inputs = (x[None] - (1 - alpha) * way).reshape(k * N, *x.shape[1:]).detach().requires_grad_()
-        with _evaluated(model):
-            p = log_probabilities(model(inputs)).exp()
+        p = log_probabilities(_output(model, inputs, None, logits)).exp()
         p = p.gather(1, _classes(y, N, p.shape[1]).repeat(k)[:, None]).sum()
         gradient = torch.autograd.grad(p, inputs, create_graph=True)[0].reshape(k, *x.shape)
         total = total + (gradient * way).sum(0)

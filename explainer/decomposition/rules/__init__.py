@@ -7,9 +7,11 @@ from explainer.decomposition.rules import (
     held,
     layouts,
     linear,
+    orders,
     pooling,
     products,
     recurrent,
+    writes,
 )
 
 __all__ = [
@@ -19,7 +21,9 @@ __all__ = [
     "held",
     "layouts",
     "linear",
+    "orders",
     "pooling",
     "products",
     "recurrent",
+    "writes",
 ]

@@ -48,6 +48,8 @@ for _function in MEAN_OF_ORDERS:
 
 @register_rule("rrelu")
 def rrelu(rules, x, lower=1 / 8, upper=1 / 3, training=False, inplace=False):
+    if training:
+        raise UnsupportedOp("rrelu has training=True in evaluation mode, which draws anew: give it self.training")
     return first(rules, x, lambda part: F.leaky_relu(part, (lower + upper) / 2))
 
 

@@ -112,15 +112,17 @@ def _joined(rules, function, tensors, dim):
 
 @register_rule("mean")
 def mean(rules, x, dim=None, keepdim=False, dtype=None):
-    return _reduced(x, lambda part, d, k: part.mean(d, k), dim, keepdim)
+    return _reduced(x, lambda part, d, k: part.mean(d, k, dtype=dtype), dim, keepdim)
 
 
 @register_rule("sum")
 def total(rules, x, dim=None, keepdim=False, dtype=None):
-    return _reduced(x, lambda part, d, k: part.sum(d, k), dim, keepdim)
+    return _reduced(x, lambda part, d, k: part.sum(d, k, dtype=dtype), dim, keepdim)
 
 
 def _reduced(x, function, dim, keepdim):
-    dims = tuple(range(x.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    dims = (dim,) if isinstance(dim, int) else tuple(dim or ())
+    if x.ndim and len({d % x.ndim for d in dims}) in (0, x.ndim):
+        raise UnsupportedOp("a sum or mean over all dimensions mixes the rows of a batch: give it the others")
     w = x.w.mean(dims, keepdim)
     return x.like(function(x.b, dims, keepdim), function(x.g, dims, keepdim), w)

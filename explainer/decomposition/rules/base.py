@@ -2,7 +2,12 @@
 
 import torch
 
+from explainer.decomposition.held import Held
 from explainer.decomposition.split import Split, splits
+
+
+class Misaligned(Exception):
+    """What maxima pick was not recorded in the order in which it is asked for."""
 
 
 class Rules:
@@ -22,6 +27,7 @@ class Rules:
     ):
         self.relu, self.zero_rule, self.bias_rule, self.detach_share = relu, zero_rule, bias_rule, detach_share
         self.picks, self.rows, self.nodes, self._next = picks, rows, nodes, 0
+        self.held = Held(self)
 
     def share(self, u, v, w):
         """s = |u| / (|u| + |v|), the relevant part's share of a constant; w where both are 0 (or 1/2)."""
@@ -43,10 +49,24 @@ class Rules:
         s = s * constant
         return x.like(x.b + s, x.g + (constant - s))
 
-    def pick(self):
-        """What the next selection picks, for each row of the masked batch."""
+    def pick(self, compute, ndim):
+        """What the next selection picks, for each row of the masked batch: an index with ndim dimensions.
+
+        As recorded in the unmasked input, where rounding cannot choose otherwise for one mask than for another, or
+        compute(), that of b + g, where what was recorded is not what is asked for.
+        """
+        if self.picks is None:
+            return compute()
         self._next += 1
-        return self.picks[self._next - 1][self.rows]
+        index = self.picks[self._next - 1] if self._next <= len(self.picks) else None
+        if index is None or index.ndim != ndim or not len(index) > int(self.rows.max()):
+            raise Misaligned
+        return index[self.rows]
+
+    def finish(self):
+        """Raise `Misaligned` unless all that was recorded was asked for."""
+        if self.picks is not None and self._next != len(self.picks):
+            raise Misaligned
 
     def record(self, name, value):
         """Keep a result for `cd_layers`."""

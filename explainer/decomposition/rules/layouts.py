@@ -56,7 +56,7 @@ def unfold(rules, x, dimension, size, step):
 def cumsum(rules, x, dim, dtype=None):
     """The share of an entry is the mean up to it."""
     count = torch.ones_like(x.b).cumsum(dim)
-    return x.like(x.b.cumsum(dim), x.g.cumsum(dim), x.w.expand_as(x.b).cumsum(dim) / count)
+    return x.like(x.b.cumsum(dim, dtype=dtype), x.g.cumsum(dim, dtype=dtype), x.w.expand_as(x.b).cumsum(dim) / count)
 
 
 for _name in ("tril", "triu"):
@@ -67,6 +67,8 @@ def _shaped(name):
     method = getattr(torch.Tensor, "reshape" if name == "view" else name)
 
     def rule(rules, x, *args, **kwargs):
+        if any(isinstance(v, torch.dtype) for v in (*args, *kwargs.values())):
+            raise UnsupportedOp(f"{name} with a dtype has no rule: it reads the bits as other numbers")
         b, g = method(x.b, *args, **kwargs), method(x.g, *args, **kwargs)
         if even(x.w) is x.w and b.ndim and len(b) == len(x.b):  # one value for each row, which stays a row
             return x.like(b, g, x.w.reshape(-1, *[1] * (b.ndim - 1)))
@@ -94,7 +96,10 @@ def to(rules, x, *args, **kwargs):
     args = [value.b if isinstance(value, Split) else value for value in args]
     if not isinstance(x, Split):
         return x.to(*args, **kwargs)
-    return x.like(x.b.to(*args, **kwargs), x.g.to(*args, **kwargs))
+    y = x.like(x.b.to(*args, **kwargs), x.g.to(*args, **kwargs))
+    if not y.b.is_floating_point():
+        raise UnsupportedOp(f"an activation as {y.dtype} has no rule: it rounds; leave it in floating point")
+    return y
 
 
 def _as(kind):
@@ -156,6 +161,11 @@ def pack(rules, x, lengths, batch_first):
 
 @register_rule("_pad_packed_sequence")
 def unpack(rules, data, sizes, batch_first, padding, length):
-    parts = (data.b, data.g, data.w.expand_as(data.b))
+    """Beyond a row's length there is the padding, a constant, with the mean share of the row."""
+    parts = (data.b, data.g, data.w.expand_as(data.b), torch.ones_like(data.b))
     padded = [torch._VF._pad_packed_sequence(part, sizes, batch_first, 0.0, length) for part in parts]
-    return data.like(*(part for part, _ in padded)), padded[0][1]
+    (b, lengths), (g, _), (w, _), (valid, _) = padded
+    dims = tuple(d for d in range(b.ndim) if d != (0 if batch_first else 1))
+    row = w.sum(dims, keepdim=True) / valid.sum(dims, keepdim=True)
+    y = data.like(b, g, torch.where(valid > 0, w, row))
+    return (y if padding == 0 else joined(rules, y, (1 - valid) * padding)), lengths

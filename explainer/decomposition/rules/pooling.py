@@ -1,8 +1,11 @@
 """Maxima and their pooling: they pick the entry that the whole, unmasked activation has there."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
+from explainer.decomposition.fixed import whole
 from explainer.decomposition.registry import name_of, register_rule
 from explainer.decomposition.rules.base import even
 from explainer.decomposition.rules.held import where
@@ -16,6 +19,9 @@ MAX_POOLS = {
     "adaptive_max_pool2d": F.adaptive_max_pool2d,
     "adaptive_max_pool3d": F.adaptive_max_pool3d,
 }
+
+
+ORDERS = "topk", "sort", "kthvalue", "median", "nanmedian", "mode"  # they give values and indices
 
 
 class Picks(torch.overrides.TorchFunctionMode):
@@ -32,7 +38,7 @@ class Picks(torch.overrides.TorchFunctionMode):
             self.found.append(indices)
             return plain
         result = function(*args, **kwargs)
-        if name in ("max", "min") and isinstance(result, tuple):
+        if name in (*ORDERS, "max", "min") and isinstance(result, tuple):
             self.found.append(result.indices)
         elif name in ("amax", "amin"):
             self.found.append(_place(name, args[0], *args[1:], **kwargs))
@@ -70,8 +76,11 @@ def _checked(name, dim):
     return dims
 
 
-def _max_pool(rules, x, *args, **kwargs):
-    indices = rules.pick()
+def _max_pool(rules, x, *args, pool=None, **kwargs):
+    def found():
+        return pool(x.total, *args, **{**kwargs, "return_indices": True})[1]
+
+    indices = rules.pick(found, x.ndim)
     spatial = indices.ndim - 2
 
     def picked(part):
@@ -80,14 +89,14 @@ def _max_pool(rules, x, *args, **kwargs):
     return x.like(picked(x.b), picked(x.g), even(x.w))
 
 
-for _name in MAX_POOLS:
-    register_rule(_name)(_max_pool)
+for _name, _pool in MAX_POOLS.items():
+    register_rule(_name)(functools.partial(_max_pool, pool=_pool))
 
 
 def _extreme(name):
     def rule(rules, x, dim=(), keepdim=False):
         dims = _checked(name, dim)
-        index = rules.pick().unsqueeze(-1)
+        index = rules.pick(lambda: _place(name, x.total, dims), x.ndim - len(dims)).unsqueeze(-1)
         y = x.each(lambda part: _last(part, dims).gather(-1, index).squeeze(-1))
         for d in sorted(d % x.ndim for d in dims) if keepdim else ():
             y = y.unsqueeze(d)
@@ -102,9 +111,9 @@ def _along(name):
     def rule(rules, x, dim=None, keepdim=False, other=None):
         other = dim if other is None and not isinstance(dim, int) else other
         if other is not None:
-            return larger(rules, x, other)
+            return _larger(name)(rules, x, other)
         (dim,) = _checked(name, dim)
-        indices = rules.pick()
+        indices = rules.pick(lambda: getattr(x.total, name)(dim, keepdim).indices, x.ndim - (not keepdim))
         index = indices if keepdim else indices.unsqueeze(dim)
         y = x.each(lambda part: part.gather(dim, index))
         return kind((y if keepdim else y.each(lambda part: part.squeeze(dim)), indices))
@@ -117,6 +126,15 @@ for _name in ("max", "min"):
     register_rule(_name)(_along(_name))
 
 
-@register_rule("maximum", "minimum")
-def larger(rules, x, y):
-    return where(rules, rules.pick(), x, y)
+def _larger(name):
+    compare = torch.ge if name.startswith("max") else torch.le
+
+    def rule(rules, x, other):
+        pick = rules.pick(lambda: compare(whole(x), whole(other)), max(x.ndim, other.ndim))
+        return where(rules, pick, x, other)
+
+    return rule
+
+
+for _name in ("maximum", "minimum"):
+    register_rule(_name)(_larger(_name))

@@ -1,0 +1,168 @@
+"""Options of operations, values of sorts, several inputs, outputs of other kinds: as models written without them."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from explainer.decomposition import cd, gradient_times_input, occlusion
+from models.CDEP.penalty import cdep_penalty, rrr_penalty
+
+
+class Through(nn.Module):
+    """A layer, a function of its output, and a layer."""
+
+    def __init__(self, function, width):
+        super().__init__()
+        self.fc, self.out, self.function = nn.Linear(6, 8), nn.Linear(width, 3), function
+
+    def forward(self, x):
+        h = self.function(self.fc(x))
+        return self.out(h.reshape(len(h), -1))
+
+
+def exact(scores):
+    assert (scores.rel + scores.irrel - scores.logits[:, None]).abs().max() < 1e-5
+    assert not scores.irrel[:, -2].any() and not scores.rel[:, -1].any()
+
+
+MASKS = torch.cat([torch.eye(6), torch.ones(1, 6), torch.zeros(1, 6)])
+
+
+@pytest.mark.parametrize(
+    ("function", "width"),
+    [
+        (lambda h: h.topk(3, 1).values, 3),
+        (lambda h: h.sort(1, descending=True)[0], 8),
+        (lambda h: h.kthvalue(2, 1).values, 1),
+        (lambda h: h.median(1, keepdim=True).values, 1),
+        (lambda h: h.max(1).values, 1),
+        (lambda h: torch.aminmax(h, dim=1).max, 1),
+        (lambda h: h.gather(1, h.argsort(1)[:, :2]), 2),
+        (lambda h: h + torch.arange(16.0).reshape(2, 8).max(1).values.sum() + h.amax(1, keepdim=True), 8),
+        (lambda h: F.threshold(h, 0.1, 0.3), 8),
+        (lambda h: torch.sub(h, torch.ones(8), alpha=2), 8),
+        (lambda h: h.sum(1, keepdim=True, dtype=torch.float32), 1),
+        (lambda h: F.pad(h[:, None], (2, 1), mode="circular"), 11),
+        (lambda h: F.pad(h, (2, 1), value=1.5), 11),
+        (lambda h: F.avg_pool1d(h[:, None], 3, 2, 1, ceil_mode=True, count_include_pad=False), 5),
+        (lambda h: F.leaky_relu(h, 0.3), 8),
+        (lambda h: torch.cat([h, torch.ones(len(h), 2)], 1), 10),
+        (lambda h: h.scatter(1, torch.zeros(len(h), 1, dtype=torch.long), 2.0), 8),
+    ],
+)
+def test_options_and_values_of_sorts(function, width):
+    torch.manual_seed(0)
+    model, x = Through(function, width), torch.randn(4, 6)
+    exact(cd(model, x, MASKS))
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda h: F.dropout(h, 0.5), "dropout .*evaluation mode"),
+        (lambda h: h - h.mean(), "over all dimensions mixes the rows of a batch"),
+        (lambda h: h.to(torch.int32).float(), "an activation as torch.int32 has no rule"),
+        (lambda h: h - h.median(), "median over all dimensions mixes the rows of a batch"),
+    ],
+)
+def test_what_has_no_rule_is_named(function, said):
+    with pytest.raises(ValueError, match=said):
+        cd(Through(function, 8), torch.randn(4, 6), MASKS)
+
+
+class Padded(nn.Module):
+    """The mean over padded steps, of an LSTM."""
+
+    def __init__(self, padding):
+        super().__init__()
+        self.lstm, self.fc, self.padding = nn.LSTM(2, 4, batch_first=True), nn.Linear(4, 3), padding
+
+    def forward(self, x, lengths=(5, 3)):
+        lengths = torch.tensor(lengths).repeat_interleave(len(x) // 2)
+        packed = self.lstm(pack_padded_sequence(x, lengths, True, False))[0]
+        h = pad_packed_sequence(packed, True, padding_value=self.padding, total_length=6)[0]
+        return self.fc(h).relu().mean(1)[:, :3]
+
+
+def test_padding_of_packed_sequences():
+    torch.manual_seed(0)
+    masks = torch.tensor([[[1, 0, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]]).float()[..., None].expand(1, 3, 5, 2)
+    exact(cd(Padded(-5.0), torch.randn(2, 5, 2), masks))
+
+
+@dataclasses.dataclass
+class Output:
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+
+class Several(nn.Module):
+    """Two inputs and a mask of integers; the output is of some kind."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.fc, self.other, self.kind = nn.Linear(6, 3), nn.Linear(2, 3), kind
+
+    def forward(self, x, extra=None, *, attention_mask=None):
+        h = self.fc(x * attention_mask).relu() + self.other(extra)
+        return self.kind(h)
+
+
+KINDS = [
+    (lambda h: Output(h, h), None),
+    (lambda h: {"logits": h, "hidden": h}, None),
+    (lambda h: (h * 2, h), lambda output: output[1]),
+]
+
+
+@pytest.mark.parametrize(("kind", "logits"), KINDS)
+def test_several_inputs_and_other_outputs(kind, logits):
+    torch.manual_seed(0)
+    model, x, extra = Several(kind), torch.randn(4, 6), torch.randn(4, 2)
+    kept = torch.randint(2, (4, 6))
+    more = {"kwargs": {"attention_mask": kept}, "logits": logits}
+    scores = cd(model, (x, extra), MASKS, max_batch=3, **more)
+    exact(scores)
+    by_name = cd(model, (x,), MASKS, kwargs={"extra": extra, "attention_mask": kept}, logits=logits)
+    torch.testing.assert_close(by_name, scores)
+    for i in range(4):
+        alone = nn.Sequential(nn.Linear(6, 3), nn.ReLU())
+        alone[0].weight.data, alone[0].bias.data = model.fc.weight.data * kept[i], model.fc.bias.data
+        one = cd(alone, x[i : i + 1], MASKS).rel
+        torch.testing.assert_close((scores.rel - one)[i, 0], (scores.rel - one)[i, 0])
+        assert torch.allclose(scores.logits[i], alone(x[i]) + model.other(extra[i]), atol=1e-5)
+    fallen = occlusion(model, (x, extra), MASKS, **more)
+    torch.testing.assert_close(fallen[:, -1], torch.zeros(4, 3))
+    times = gradient_times_input(model, (x, extra), 1, **more)
+    assert times.shape == x.shape and not times[kept == 0].any()
+    assert cdep_penalty(model, (x, extra), MASKS[0], **more) > 0
+    assert rrr_penalty(model, x, None, MASKS[0], kwargs={"extra": extra, **more["kwargs"]}, logits=logits) >= 0
+
+
+def test_the_first_step_of_a_training_is_checked():
+    class Drifting(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + torch.rand(())
+
+    with pytest.raises(ValueError, match="differs from the model's output"):
+        cdep_penalty(Drifting(6, 3), torch.randn(4, 6), MASKS[0])
+    model, seen = Drifting(6, 3), []
+    for _ in range(7):
+        try:
+            cdep_penalty(model, torch.randn(4, 6), MASKS[0], check=3)
+            seen.append(False)
+        except ValueError:
+            seen.append(True)
+    assert seen == [True, False, False, True, False, False, True]
+
+
+def test_compiled_scripted_and_quantized_models():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(4, 6)
+    torch.testing.assert_close(cd(torch.compile(model), x, MASKS), cd(model, x, MASKS))
+    with pytest.raises(ValueError, match="of TorchScript: give the torch.nn.Module behind it"):
+        cd(torch.jit.trace(model, x), x, MASKS)
