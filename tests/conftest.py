@@ -1,79 +1,57 @@
-"""One chain of commands, run once, below a root of its own; and command lines inside the test's process."""
+"""Nothing outside the clone reaches a test; chains of commands, run once; command lines inside the test's process."""
 
+import atexit
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-import matplotlib
-import pytest
-import torch
-from PIL import Image
+REAL_DATA = os.environ.pop("RPS_LJE_DATA", "")
+OUTSIDE = Path(tempfile.mkdtemp(prefix="rps_lje_tests_"))  # in place of the home folder and of a used clone
+atexit.register(shutil.rmtree, OUTSIDE, ignore_errors=True)
+for name in list(os.environ):
+    if re.match(r"XDG_|JUPYTER_|IPYTHONDIR|TORCH_HOME|MPL|RANK$|LOCAL_RANK|WORLD_SIZE|MASTER_(ADDR|PORT)$", name):
+        del os.environ[name]
+os.environ |= {"RPS_LJE_ROOT": str(OUTSIDE / "root"), "HOME": str(OUTSIDE)}
+os.environ |= dict.fromkeys(
+    ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"
+)  # no network
+os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1")
 
-import config
-from explainer import calculate_influence, calculate_ours_weights, calculate_representer_weights
+import matplotlib  # noqa: E402 - from here on: what reads the environment when it is imported
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from commands import REPOSITORY, entry, readme_commands  # noqa: E402
+from PIL import Image  # noqa: E402
+
+import config  # noqa: E402
+from explainer import calculate_influence, calculate_ours_weights, calculate_representer_weights  # noqa: E402
 
 matplotlib.use("Agg")
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-# The README's commands at a scale for tests: what follows the end of a script's path is added to its arguments.
-SMALL = {
-    "experiment_dataset_debugging_Xgboost.py": "--num_of_run 1 --average_over_runs 1",
-    "experiment_dataset_debugging_cnn.py": "--num_of_run 1 --num_of_samples 200 --epochs 1 --retrain_epochs 1 "
-    "--epoch 100 --weights carried",
-    "CNN/train.py": "--num_of_samples 200 --epochs 1 --weights carried",
-    "CNN/pretrain.py": "--num_of_samples 200 --epochs 1 --output {root}/ten.pt",
-    "benchmark.py explainers": "--n 500 --d 16 --repeats 1",
-    "benchmark.py cnn": "--num_of_samples 60 --epochs 1 --seeds 1",
-    "benchmark.py rnn": "--num_of_samples 100 --max_length 30 --hidden_dim 8 --seconds 0.2 --evaluated 10",
-    "benchmark.py attribution": "--n 1000 --d 16 --m 50 --repeats 1",
-    "benchmark.py scale": "--n 3000 --d 16 --m 50 --repeats 1",
-    "evaluate_explanations.py": "--tests 20 --number 5 --halves 5",
-    "adversarial.py": "--number 2",
-    "CDEP/train.py": "--epochs 1 --steps 2",
-    "study_label_errors.py": "--sources wine --seeds 1",
-    "check_leave_one_out.py": "--points 10",
-    "CDEP/experiment.py": "--epochs 1",
-    "RNN/train.py": "--num_of_samples 200 --max_length 60 --hidden_dim 8 --epochs 2",
-    "experiment_dataset_debugging_rnn.py": "--num_of_run 1 --num_of_samples 60 --max_length 30 --hidden_dim 4 "
-    "--epochs 1 --retrain_epochs 1 --average_over_runs 1",
-    "xgboost_sensitivity.py": "--num_of_run 1",
-}
-NEEDS_IMAGES = "pretrain.py", "adversarial.py"  # nothing carried takes their place
 REVIEWS = 150  # of IMDB, for each class of each part
-CARRIED = {  # what takes the place of data sets that are not there
-    ("CNN/train.py", "debugging_cnn.py", "benchmark.py cnn", "prepare.py --dataset"): "--dataset digits",
-    ("explain.py --model CNN", "find_label_errors.py --model CNN"): "--dataset digits",
-    ("memorization.py",): "--path ../models/CNN/saved_models/experiment_dataset_debugging",
-    ("RNN/train.py", "debugging_rnn.py", "benchmark.py rnn"): "--dataset snippets --use_pretrained False",
-    ("--dataset text_",): "--texts snippets",
-}
+NO_DATA = "needs real data (CIFAR-10, IMDB, MNIST): set RPS_LJE_DATA to their folder"
 
 
-def readme_commands():
-    """Every `python <script> ...` of the README: the lines of its code blocks, then those within its sentences."""
-    text = (REPOSITORY / "README.md").read_text()
-    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.S | re.M)
-    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    lines += re.findall(r"`(python [^`\n]+)`", text)
-    return [line for line in dict.fromkeys(lines) if re.match(r"python \w+/\S+\.py", line)]
+def pytest_configure(config):
+    config.addinivalue_line("markers", "real_data: needs the real data sets below $RPS_LJE_DATA")
 
 
-def real_data(folder):
-    """A folder of the real data sets, from $RPS_LJE_DATA, else from ../shared/data; None where there are none.
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "real_data" in getattr(item, "fixturenames", ()):
+            item.add_marker("real_data")
 
-    All images, and the first reviews of IMDB, with vectors that stand in for GloVe's where these are not there.
+
+def few_reviews(source, folder):
+    """A folder of the real data sets in `source`: all images, and the first reviews of IMDB.
+
+    Other vectors stand in for GloVe's where these are not there.
     """
-    unpack = REPOSITORY.parent / "shared" / "data" / "unpack"
-    if os.environ.get("RPS_LJE_DATA"):
-        source = Path(os.environ["RPS_LJE_DATA"]).resolve()
-    elif unpack.exists():
-        source = folder / "unpacked"
-        subprocess.run(["bash", str(unpack), str(source)], check=True, capture_output=True)
-    else:
-        return None
     chosen = folder / "chosen"
     chosen.mkdir()
     for path in source.iterdir():
@@ -89,40 +67,52 @@ def real_data(folder):
 
 
 def run_script(line, root, folder, data=None, timeout=300):
-    """Run `python script arguments` with results below `root`, from another folder than the repository's."""
+    """Run a README's command in small with results below `root`, from another folder than the repository's."""
     _, script, *arguments = shlex.split(line)
-    command = [sys.executable, str(REPOSITORY / script), *arguments]
-    for end, more in SMALL.items():
-        if f"{line} ".find(f"{end} ") > 0:
-            command += more.format(root=root).split()
-    for scripts, more in CARRIED.items():
-        if data is None and any(end in line for end in scripts):
-            command += more.split()
+    known = entry(line)
+    more = known.small.format(root=shlex.quote(str(root)))
+    if data is None and known.carried:
+        more = f"{more} {known.carried}"
+    command = [sys.executable, str(REPOSITORY / script), *arguments, *shlex.split(more)]
     environment = {**os.environ, "RPS_LJE_ROOT": str(root), "RPS_LJE_DATA": str(data or root / "data")}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    """The folder of the real data sets, or None."""
-    return real_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="session")
-def chain(tmp_path_factory, data):
-    """The root below which all the README's commands have run, and what each of them printed.
-
-    On the real images where there are any, else on the carried ones; what NEEDS_IMAGES names needs the real ones.
-    """
-    root, folder = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("elsewhere")
+def run_all(lines, root, folder, data=None):
+    """{line: what it printed}; each has succeeded."""
     printed = {}
-    for line in readme_commands():
-        if data is None and any(script in line for script in NEEDS_IMAGES):
-            continue
+    for line in lines:
         done = run_script(line, root, folder, data)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         printed[line] = done.stdout
-    return root, printed
+    return printed
+
+
+@pytest.fixture(scope="session")
+def real_data(tmp_path_factory):
+    """The folder of the real data sets, with few reviews; tests that ask for it are marked real_data."""
+    if not REAL_DATA:
+        pytest.skip(NO_DATA)
+    source = Path(REAL_DATA).expanduser().resolve()
+    if missing := [name for name in ("aclImdb/train/neg", "aclImdb/test/pos", "mnist") if not (source / name).exists()]:
+        pytest.fail(
+            f"RPS_LJE_DATA: no {', '.join(missing)} in {source}: give a folder with all data sets, or leave it unset"
+        )
+    return few_reviews(source, tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory):
+    """The root below which the README's commands have run on what this repository carries, and what each printed."""
+    root, folder = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("elsewhere")
+    return root, run_all([line for line in readme_commands() if entry(line).runs(real=False)], root, folder)
+
+
+@pytest.fixture(scope="session")
+def real_chain(tmp_path_factory, real_data):
+    """The root below which the README's commands that read real data have run, and what each printed."""
+    root, folder = tmp_path_factory.mktemp("real_root"), tmp_path_factory.mktemp("elsewhere")
+    return root, run_all([line for line in readme_commands() if entry(line).data], root, folder, real_data)
 
 
 @pytest.fixture

@@ -77,12 +77,10 @@ def test_every_start_has_the_same_last_layer_and_the_pretrained_body(tmp_path):
         torch.testing.assert_close(value, other.state[name] if name.startswith("fc.") else ten[name], rtol=0, atol=0)
 
 
-def test_carried_weights_classify_the_ten_classes_as_they_say(data):
+def test_carried_weights_classify_the_ten_classes_as_they_say(real_data):
     network = ResNet20(classes=10)
     network.load_state_dict(load_tensors(utils_cifar.PRETRAINED, ""))
-    if data is None:
-        pytest.skip("no CIFAR-10: set RPS_LJE_DATA")
-    images = prepare.read("cifar", data, prepare.CIFAR10, limit=1)
+    images = prepare.read("cifar", real_data, prepare.CIFAR10, limit=1)
     _, outputs = last_layer(network, normalized(torch.from_numpy(images.x_test[::10])))
     accuracy = np.mean(outputs.argmax(1).numpy() == images.y_test[::10])
     stated = load_json(utils_cifar.PRETRAINED.with_suffix(".json"), "")["test_accuracy"]

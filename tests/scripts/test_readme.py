@@ -3,22 +3,36 @@
 import json
 import os
 import re
+import shutil
+import subprocess
 
 import nbformat
 import numpy as np
 import pytest
-from conftest import REPOSITORY, readme_commands
+from commands import MANIFEST, NOTEBOOKS, REPOSITORY, entry, notebooks, readme_commands
+from conftest import run_script
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted(path for path in REPOSITORY.glob("*/**/*.ipynb") if ".venv" not in path.parts)
+
+def test_the_manifest_has_each_command_of_the_readme_once():
+    lines = readme_commands()
+    assert len(lines) >= 12
+    for line in lines:
+        assert sum(command.matches(line) for command in MANIFEST) == 1, line
+    for command in MANIFEST:
+        assert any(command.matches(line) for line in lines), command
 
 
-def test_every_command_ran_and_said_where_it_wrote(chain):
-    root, printed = chain
-    assert list(printed) == readme_commands() and len(printed) >= 12
+def wrote(printed):
     for line, text in printed.items():
         if "explainer/" in line or "train.py" in line:
             assert "written: " in text, line
+
+
+def test_every_command_that_needs_no_real_data_ran_and_said_where_it_wrote(chain):
+    root, printed = chain
+    assert list(printed) == [line for line in readme_commands() if entry(line).runs(real=False)]
+    wrote(printed)
     base = root / "models" / "Xgboost" / "saved_models" / "base"
     assert {path.name for path in (base / "calculated_weights").iterdir()} == {
         "ours_weight_matrix_with_lr_0.01.npz",
@@ -57,23 +71,50 @@ def test_the_library_example_runs(chain, monkeypatch):
     np.testing.assert_array_equal(scope["weights"].arrays["weight_matrix"].numpy(), np.load(saved)["weight_matrix"])
 
 
+@pytest.mark.parametrize("line", [line for line in readme_commands() if not entry(line).runs(real=False)])
+def test_commands_without_their_data_end_in_one_line(line, chain, tmp_path):
+    done = run_script(line, chain[0], tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ") and done.stderr.count("error: ") == 1
+
+
+def test_every_command_that_reads_real_data_ran_on_them(real_chain):
+    _, printed = real_chain
+    assert len(printed) >= 12
+    wrote(printed)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_notebook_is_executed_and_executes(chain, data, path, monkeypatch):
-    committed = json.loads(path.read_text())
+def test_notebook_is_thin_and_was_executed(path):
+    committed = json.loads(path.read_text(encoding="utf-8"))
     code = [cell for cell in committed["cells"] if cell["cell_type"] == "code"]
     assert all(cell["execution_count"] for cell in code), "committed without its outputs"
     assert sum(len(cell["source"]) for cell in code) <= 80, "a notebook is to be thin"
     assert str(REPOSITORY) not in json.dumps(committed)
-    on_real_images = path.name in ("images.ipynb", "adversarial.ipynb")
-    if data is None and ({"CNN", "RNN"} & set(path.parts) or on_real_images):
-        pytest.skip("no CIFAR-10 and IMDB: set RPS_LJE_DATA")
-    monkeypatch.setenv("RPS_LJE_ROOT", str(chain[0]))
+    succeeded(committed["cells"])
+
+
+def succeeded(cells):
+    text = json.dumps([cell.get("outputs", []) for cell in cells])
+    assert '"error"' not in text and "Traceback" not in text
+
+
+def executed(path, root, monkeypatch, data):
+    monkeypatch.setenv("RPS_LJE_ROOT", str(root))
     monkeypatch.setenv("RPS_LJE_DATA", str(data))
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
-    for cells in (committed["cells"], notebook.cells):
-        text = json.dumps([cell.get("outputs", []) for cell in cells])
-        assert '"error"' not in text and "Traceback" not in text
+    succeeded(notebook.cells)
+
+
+@pytest.mark.parametrize("path", notebooks(real=False), ids=lambda path: path.name)
+def test_notebook_executes(chain, path, monkeypatch):
+    executed(path, chain[0], monkeypatch, chain[0] / "data")
+
+
+@pytest.mark.parametrize("path", notebooks(real=True), ids=lambda path: f"{path.parts[-3]}/{path.name}")
+def test_notebook_executes_on_real_data(real_chain, real_data, path, monkeypatch):
+    executed(path, real_chain[0], monkeypatch, real_data)
 
 
 def test_readme_links_and_files_are_there():
@@ -84,9 +125,31 @@ def test_readme_links_and_files_are_there():
 
 
 def test_scripts_run_under_bash_and_are_what_ci_calls():
-    for script in ("reproduce.sh", "test.sh", "setup.sh"):
-        assert os.system(f"bash -n {REPOSITORY / 'scripts' / script}") == 0
+    for script in ("scripts/reproduce.sh", "scripts/test.sh", "scripts/setup.sh", ".ci/run"):
+        assert subprocess.run(["bash", "-n", str(REPOSITORY / script)]).returncode == 0
     assert "scripts/test.sh" in (REPOSITORY / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("statuses", [(0, 0), (1, 0), (0, 1), (0, None)])
+def test_ci_runs_what_a_stranger_has_and_then_what_needs_the_data(statuses, tmp_path):
+    clone = tmp_path / "a clone"
+    for folder in (clone / ".ci", clone / "scripts", tmp_path / "temporary"):
+        folder.mkdir(parents=True)
+    shutil.copy(REPOSITORY / ".ci" / "run", clone / ".ci")
+    (clone / "scripts" / "test.sh").write_text(
+        f'echo "ran $* on ${{RPS_LJE_DATA-nothing}}"; [ $# = 0 ] && exit {statuses[0]}; '
+        f'[ -e "$RPS_LJE_DATA/unpacked" ] && exit {statuses[1] or 0}; exit 9'
+    )
+    if statuses[1] is not None:
+        (tmp_path / "shared" / "data").mkdir(parents=True)
+        (tmp_path / "shared" / "data" / "unpack").write_text('mkdir "$1" && touch "$1/unpacked"')
+    environment = {**os.environ, "RPS_LJE_DATA": "/of/the/user", "TMPDIR": str(tmp_path / "temporary")}
+    done = subprocess.run(["bash", str(clone / ".ci" / "run")], env=environment, capture_output=True, text=True)
+    ran = [line for line in done.stdout.splitlines() if line.startswith("ran ")]
+    assert ran[0] == "ran  on nothing" and len(ran) == 2 - (statuses[1] is None)
+    assert all(line.startswith(f"ran -m real_data on {tmp_path / 'temporary'}") for line in ran[1:])
+    assert done.returncode == max(status or 0 for status in statuses), done.stderr
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_constraints_satisfy_requirements():
