@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import peak_memory, seconds
-from config import at_least_one
+from config import at_least_one, device
 from explainer.attribution import RPSLJE, InfluenceFunction
 
 LR, K, BLOCK = 0.01, 5, 2**20
@@ -20,6 +20,7 @@ def add_options(parser):
     add("--d", type=at_least_one, nargs="+", default=[64, 512], help="features")
     add("--m", type=at_least_one, default=1000, help="test points")
     add("--repeats", type=at_least_one, default=7, help="measurements, of which the median counts")
+    add("--device", default="cpu", help="where the arrays are, and with them the work: cpu, cuda or auto")
 
 
 def problem(n, d, m):
@@ -44,12 +45,12 @@ def bare(F, y, theta, F_test, lje):
     p, g = gradient(theta)
     center = theta + LR * g if lje else theta
     p = gradient(center)[0] if lje else p
-    H = torch.zeros(d, d, dtype=torch.float64)
+    H = torch.zeros(d, d, dtype=torch.float64, device=F.device)
     for s in slices:
         weighted = F[s] * (p[s] * (1 - p[s])).sqrt()[:, None]
         H += (weighted.T @ weighted).double()
     L = torch.linalg.cholesky(H / n)
-    A = torch.linalg.solve_triangular(L, torch.eye(d, dtype=torch.float64), upper=False).T.float()
+    A = torch.linalg.solve_triangular(L, torch.eye(d, dtype=torch.float64, device=F.device), upper=False).T.float()
     r = p - y
     own = torch.cat([(F[s] @ A).square().sum(1) for s in slices])
     sign = torch.where(F_test @ theta > 0, 1.0, -1.0)
@@ -59,14 +60,15 @@ def bare(F, y, theta, F_test, lje):
     else:
         own = own * r**2 / n
         V = F_test * ((F_test @ theta).sigmoid() - (sign > 0).float())[:, None] @ A @ A.T / n
-    values, indices = torch.full((len(F_test), K), -torch.inf), torch.zeros(len(F_test), K, dtype=torch.long)
+    values = torch.full((len(F_test), K), -torch.inf, device=F.device)
+    indices = torch.zeros(len(F_test), K, dtype=torch.long, device=F.device)
     for s in slices:
         best, columns = (V @ (F[s] * r[s, None]).T).topk(K, dim=1)
         values, picked = torch.cat([values, best], 1).topk(K, dim=1)
         indices = torch.cat([indices, columns + s.start], 1).gather(1, picked)
     if lje:
         values = values + ((F_test @ center) * sign / n)[:, None]
-    return own.numpy(), values.numpy(), indices.numpy()
+    return own.cpu().numpy(), values.cpu().numpy(), indices.cpu().numpy()
 
 
 def ours(F, y, theta, F_test, lje):
@@ -104,7 +106,9 @@ def captum_tracin(F, y, theta, F_test, lje):
 
 
 def run(options):
-    print(f"{options.m:,} test points, float32, {torch.get_num_threads()} threads, medians of {options.repeats}")
+    where = device(options.device)
+    place = torch.cuda.get_device_name() if where.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{options.m:,} test points, float32, {place}, medians of {options.repeats}")
     print("| method | n | d | bare, s | ours, s | ratio | bare, MB | ours, MB | self-influence differs | top 5 agree |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     warnings.simplefilter("ignore")  # of peers
@@ -112,7 +116,7 @@ def run(options):
     for lje in (True, False):
         for n in options.n:
             for d in options.d:
-                given = (*problem(n, d, options.m), lje)
+                given = (*(part.to(where) for part in problem(n, d, options.m)), lje)
                 times, memory, results = {bare: [], ours: []}, {}, {}
                 for function in times:  # once to warm up, and to measure memory
                     gc.collect()
@@ -133,7 +137,7 @@ def run(options):
                 )
                 if lje:
                     continue
-                for peer, function in peers().items():
+                for peer, function in peers().items() if where.type == "cpu" else ():
                     time, _ = seconds(function, *given)
                     notes.append(f"| {peer} | {n:,} | {d} | {time:.3f} | {time / o:.1f} |")
     if notes:
