@@ -18,7 +18,7 @@ from explainer.attribution import ranks
 from explainer.attribution.checks import array, first_line, number, tensor
 
 MEMORY = 2**28  # bytes that a block and what is calculated from it may need
-BLOCK = 2**20  # entries of a block, and of what is calculated from it: larger ones leave the processor's caches
+BLOCK = 2**20  # entries of a block on the CPU, and of what is calculated from it: larger ones leave its caches
 
 
 class Rows:
@@ -95,7 +95,7 @@ class Rows:
 def block_size(rows, more):
     """Rows in a block; more: entries per row that are calculated from it."""
     most = max(1, int(rows.memory_limit / (rows.itemsize * (2 * rows.D + more))))
-    return min(most, max(256, BLOCK // max(rows.D, more)))
+    return most if rows.device.type != "cpu" else min(most, max(256, BLOCK // max(rows.D, more)))
 
 
 def _natural(path):
@@ -203,7 +203,7 @@ class Taken:
 
     def __init__(self, rows, indices):
         self.F, self.dtype, self.D = rows.take(indices), rows.dtype, rows.D
-        self.memory_limit, self.itemsize = rows.memory_limit, rows.itemsize
+        self.memory_limit, self.itemsize, self.device = rows.memory_limit, rows.itemsize, rows.device
 
     def __len__(self):
         return len(self.F)
