@@ -40,7 +40,7 @@ def evaluating(model, head):
     """
     with locked(model):
         modes = [(module, module.training) for module in model.modules()]
-        own = [module for module, training in modes if training and _does_more(module)]
+        own = [module for module, training in modes if training and does_more(module)]
         before = [(*entry, entry[2].detach().clone()) for entry in _tensors(model, {head, *own})]
         try:
             _switch(modes, False)
@@ -55,13 +55,14 @@ def evaluating(model, head):
                 put_back(before)
 
 
-def _does_more(module):
+def does_more(module):
+    """Whether a module's `train` is its own, and may do more than set a flag."""
     return type(module).train is not nn.Module.train or "train" in vars(module)
 
 
 def _switch(modes, mode):
     """Call train(mode) on the outermost modules that were in training; those that were not keep their own."""
-    standing = [module for module, training in modes if not training and _does_more(module)]
+    standing = [module for module, training in modes if not training and does_more(module)]
     hidden = [(module, vars(module).get("train")) for module in standing]
     for module in standing:
         vars(module)["train"] = _passing(module)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from config import UserError
+from explainer.attribution import kept
 from explainer.decomposition import registry, states
 from explainer.decomposition.rules.pooling import Picks
 from explainer.decomposition.scores import TOLERANCES
@@ -158,24 +159,45 @@ def _check_fused(output, model, args, kwargs):
 
 @contextlib.contextmanager
 def as_evaluated(model):
-    """The model in evaluation mode, without TF32; afterwards as it was."""
-    _lock.acquire()
-    modes = [(module, module.training) for module in model.modules()]
+    """The model in evaluation mode, without TF32; afterwards as it was.
+
+    Raises UserError for modules in training whose `train` does more than set a flag, where gradients are enabled: what
+    such a module does to its weights has no gradient.
+    """
     precise = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    compiled = [(m, m._compiled_call_impl) for m in model.modules() if m._compiled_call_impl is not None]
-    try:
-        for module, _ in compiled:
-            module._compiled_call_impl = None
-        for module, _ in modes:
-            module.training = False
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        dynamo = "torch._dynamo" in sys.modules  # functions in the forward that torch.compile has wrapped
-        with torch.compiler.set_stance("force_eager") if dynamo else contextlib.nullcontext():
+    with _lock, _in_evaluation(model):
+        compiled = [(m, m._compiled_call_impl) for m in model.modules() if m._compiled_call_impl is not None]
+        try:
+            for module, _ in compiled:
+                module._compiled_call_impl = None
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+            dynamo = "torch._dynamo" in sys.modules  # functions in the forward that torch.compile has wrapped
+            with torch.compiler.set_stance("force_eager") if dynamo else contextlib.nullcontext():
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = precise
+            for module, call in compiled:
+                module._compiled_call_impl = call
+
+
+@contextlib.contextmanager
+def _in_evaluation(model):
+    modes = [(name, module, module.training) for name, module in model.named_modules()]
+    more = [(name, module) for name, module, training in modes if training and kept.does_more(module)]
+    if more:
+        name, module = more[0]
+        if torch.is_grad_enabled():
+            raise UserError(
+                f"the train() of {name or 'the model'} ({type(module).__name__}) does more than set a flag, without a "
+                "gradient: call model.eval() first, or ask for scores in torch.no_grad()"
+            )
+        with kept.evaluating(model, module):
             yield
+        return
+    try:
+        for _, module, _ in modes:
+            module.training = False
+        yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = precise
-        for module, mode in modes:
+        for _, module, mode in modes:
             module.training = mode
-        for module, call in compiled:
-            module._compiled_call_impl = call
-        _lock.release()
