@@ -149,6 +149,9 @@ def read_column(name, cells, lines, signs, known, missing=(), texts=False):
     Raises UserError, in one line, where numbers can be read in two ways, and where a few texts are among numbers.
     """
     codes, raw = pd.factorize(cells)
+    quick = None if texts or missing else _quickly(raw, codes, signs)
+    if quick is not None:
+        return quick
     tidied = [tidy(text) for text in raw]
     marks, there = _marks(tidied, missing)
     if texts:
@@ -181,9 +184,31 @@ def read_column(name, cells, lines, signs, known, missing=(), texts=False):
     return Column("text", _spread(tidied, there, codes, object), marks, note if dates else None)
 
 
+def _quickly(raw, codes, signs):
+    """The `Column` of different texts, where most columns' are plain numbers and marks, with one test of each; or None.
+
+    codes (n,): theirs. None: the column is to be read in full.
+    """
+    others = [k for k, number in enumerate(map(PLAIN.fullmatch, raw)) if number is None]
+    if len(others) > len(MISSING):  # no number holds white space, so that only marks are to be tidied
+        return None
+    marks, there = _marks([tidy(raw[k]) for k in others], ())
+    numbers = np.delete(raw, others)
+    if there or not len(numbers) or not _decided(numbers, signs):
+        return None
+    values = np.full(len(raw), np.nan)
+    values[np.delete(np.arange(len(raw)), others)] = np.fromiter(map(float, numbers), float, len(numbers))
+    return Column("number", values[codes], marks)
+
+
 def _plainly(texts, signs):
     """Whether texts are plain numbers, with points, if any, that can only be those of decimals."""
-    if signs.decimal == "," or signs.thousands == "." or not all(PLAIN.fullmatch(text) for text in texts):
+    return all(PLAIN.fullmatch(text) for text in texts) and _decided(texts, signs)
+
+
+def _decided(texts, signs):
+    """Whether the points of plain numbers, if there are any, can only be those of decimals."""
+    if signs.decimal == "," or signs.thousands == ".":
         return False
     if not any("." in text for text in texts):
         return not all(len(text) == 8 for text in texts)  # else perhaps dates

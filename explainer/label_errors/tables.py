@@ -86,12 +86,15 @@ def read_table(path, target, drop=(), reading=Reading()):  # noqa: B008
     for name, column in read.items():
         _check_values(path, name, column, lines)
     rows = pd.DataFrame({name: pd.Series(column[labelled], dtype=object) for name, column in columns.items()})
+    del cells, columns
     parts = [_part(name, column, labelled, notes, read) for name, column in read.items()]
     kept = [part for part in parts if part is not None]
     if not kept:
         raise UserError(f"no column of {shown(path)} tells rows apart: give one beside {target} that does")
     notes += same_as_target(rows, target, used)
-    X, codes = ordered32(np.concatenate([X for X, _ in kept], axis=1)), np.column_stack([codes for _, codes in kept])
+    del read, parts
+    codes = np.column_stack([codes for _, codes in kept])
+    X = np.concatenate([ordered32(X) for X, _ in kept], axis=1)
     return Table(rows, X, labels.astype(str), np.flatnonzero(labelled), notes, codes)
 
 

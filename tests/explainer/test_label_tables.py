@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from config import UserError
+from explainer.label_errors import cells, tables
 from explainer.label_errors.tables import TOLD, Reading, read_table
 
 HEAD = ["size", "weight", "count", "town", "label"]
@@ -245,3 +246,45 @@ def test_what_is_refused(read, content, said):
 def test_options_that_do_not_fit(read, reading, said):
     with pytest.raises(UserError, match=said):
         read(_text(_rows()), **reading)
+
+
+WRITTEN = {
+    "decimals": lambda x: f"{x:.5f}",
+    "whole": lambda x: f"{100000 * x:.0f}",
+    "exponents": lambda x: f"{x:.4e}",
+    "missing": lambda x: f"{x:.5f}" if x < 1 else ("NA", " n/a", "?")[int(1e4 * x) % 3],
+    "padded": lambda x: f" {x:.5f}",
+    "commas": lambda x: f"{x:.5f}".replace(".", ","),
+    "minus": lambda x: f"{x:.5f}".replace("-", "\u2212"),
+    "percent": lambda x: f"{x:.5f}%",
+    "signs": lambda x: "+-"[int(x > 0)],
+}
+
+
+def _written(ways, n):
+    values = np.random.default_rng(0).normal(size=(n, len(ways)))
+    rows = [[WRITTEN[way](x) for way, x in zip(ways, row)] + [("yes", "no")[i % 2]] for i, row in enumerate(values)]
+    return _text(rows, [*ways, "label"])
+
+
+@pytest.mark.parametrize("way", WRITTEN)
+def test_plain_columns_are_read_as_all_others(read, monkeypatch, way):
+    content = _written([way], 300)
+    found = read(content)
+    monkeypatch.setattr(cells, "_quickly", lambda *given: None)
+    full = read(content)
+    assert found.notes == full.notes and found.rows.equals(full.rows)
+    assert np.array_equal(found.X, full.X, equal_nan=True) and np.array_equal(found.codes, full.codes, equal_nan=True)
+
+
+def test_work_on_each_cell_does_not_grow_with_plain_columns(read, monkeypatch):
+    calls = []
+    for module in (cells, tables):
+        plain = module.tidy
+        monkeypatch.setattr(module, "tidy", lambda cell, plain=plain: calls.append(cell) or plain(cell))
+    counts = []
+    for n in (tables.SAMPLE, 2 * tables.SAMPLE):
+        calls.clear()
+        read(_written(["decimals", "exponents", "missing"], n))
+        counts.append(len(calls))
+    assert counts[1] <= counts[0] + 10
