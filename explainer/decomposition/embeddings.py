@@ -22,7 +22,10 @@ def embedding_of(model, wanted, kinds=(nn.Embedding,)):
 
 
 class Tokens:
-    """Some rows of tokens. ids, masks (R,T). shares (R,T): the masks, and beyond a row's length its mean."""
+    """Some rows of tokens. ids, masks (R,T).
+
+    shares (R,T): the masks, and beyond a row's length its mean: what fills a row up is a constant, and split as such.
+    """
 
     def __init__(self, ids, masks, lengths, rules, detach):
         self.ids, self.masks, self.rules, self.detach = ids, masks, rules, detach
@@ -42,15 +45,15 @@ class Tokens:
         """(R,T,d), or (T,R,d) where the model has its steps first."""
         vectors = type(module).forward(module, tokens)  # not the rule in its place
         vectors = vectors.detach() if self.detach else vectors
-        m, w = (part.to(vectors.dtype)[:, :, None] for part in (self.masks, self.shares))
+        w = self.shares.to(vectors.dtype)[:, :, None]
         same, turned = tokens.shape == self.ids.shape, tokens.shape == self.ids.T.shape
         if turned and (not same or (torch.equal(tokens, self.ids.T) and not torch.equal(tokens, self.ids))):
-            m, w = m.transpose(0, 1), w.transpose(0, 1)
+            w = w.transpose(0, 1)
         elif not same:
             raise UnsupportedOp(
                 f"the embedding is given tokens {tuple(tokens.shape)}: the masks are {tuple(self.masks.shape)}"
             )
-        return Split(m * vectors, (1 - m) * vectors, w, self.rules)
+        return Split(w * vectors, (1 - w) * vectors, w, self.rules)
 
     def _bag(self, module, input, offsets=None, per_sample_weights=None):
         """(R,d): sums, means or maxima of bags that are rows."""
@@ -64,7 +67,7 @@ class Tokens:
         vectors = F.embedding(tokens, module.weight, None, module.max_norm, module.norm_type)
         vectors = vectors.detach() if self.detach else vectors
         kept = torch.ones_like(tokens, dtype=torch.bool) if module.padding_idx is None else tokens != module.padding_idx
-        m, kept = self.masks.to(vectors.dtype)[:, :, None], kept[:, :, None]
+        m, kept = self.shares.to(vectors.dtype)[:, :, None], kept[:, :, None]
         if module.mode == "max":
             place = vectors.masked_fill(~kept, -torch.inf).argmax(1, keepdim=True)
             b, g = ((part * kept).gather(1, place)[:, 0] for part in (m * vectors, (1 - m) * vectors))

@@ -151,3 +151,23 @@ def test_bad_input(change, said):
     given = {"ids": torch.zeros(1, 7, dtype=torch.long), "masks": torch.ones(1, 7), **change}
     with pytest.raises(ValueError, match=said):
         cd_text(Tagger(), given.pop("ids"), given.pop("masks"), **given)
+
+
+def test_padding_that_a_model_reads_is_a_constant():
+    class Reads(torch.nn.Module):
+        def __init__(self, kind):
+            super().__init__()
+            self.e, self.r, self.fc = torch.nn.Embedding(20, 4), kind(4, 5, batch_first=True), torch.nn.Linear(5, 2)
+
+        def forward(self, ids, lengths):
+            return self.fc(self.r(self.e(ids))[0].mean(1))
+
+    torch.manual_seed(0)
+    lengths, masks = torch.tensor([6, 3]), torch.zeros(2, 3, 6)
+    masks[0, 1], masks[1, 1, :3], masks[:, 2, 0] = 1, 1, 1
+    for kind in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN):
+        model, ids = Reads(kind), torch.randint(1, 20, (2, 6))
+        ids[1, 3:] = 0
+        scores = cd_text(model, ids, masks, lengths=lengths)
+        torch.testing.assert_close(scores.rel + scores.irrel, model(ids, lengths)[:, None].expand(2, 3, 2))
+        assert not scores.rel[:, 0].any() and not scores.irrel[:, 1].any() and scores.irrel[1, 2].any()
