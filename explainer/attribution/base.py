@@ -10,10 +10,10 @@ import torch
 
 from config import UserError
 from explainer.attribution import ranks
-from explainer.attribution.checks import flag, number, path, settings, tensor
+from explainer.attribution.checks import flag, number, path, settings
 from explainer.attribution.problem import HeadOnPoints
 from explainer.attribution.questions import Question, Tested
-from explainer.attribution.rows import Rows, floating
+from explainer.attribution.rows import Rows, floating, numbers
 from explainer.attribution.scores import Kept, Term, save_blocks, score_blocks
 from explainer.attribution.search import approximate
 from explainer.attribution.ties import settled
@@ -60,7 +60,7 @@ class Attributor(HeadOnPoints):
         """The parameters (D,C) that the weights of all training points sum to, float64."""
 
     def self_influence(self):
-        """The score of every training point for itself, its label being the explained class: (n,), never n x n."""
+        """The score of every training point for itself, its own (smoothed) label being explained: (n,), never n x n."""
         found = torch.empty(self.rows.n, dtype=torch.float64, device=self.device)
         for rows, F in self.rows.blocks(4 * self.head.C):
             found[rows] = self._own(F, rows).double()
@@ -161,7 +161,8 @@ class Attributor(HeadOnPoints):
             terms, columns, rows = self._candidates(given), given.groups, len(given.features)
             labels, weights = given.labels.to(self.device), None
         groups, columns = (tested.groups, columns) if per == "point" else (None, None)
-        return Question(tested.features, tested.classes, groups, terms, columns, rows, mean, labels, weights)
+        counts = tested.count, self.count if candidates is None else given.count
+        return Question(tested.features, tested.classes, groups, terms, columns, rows, mean, labels, weights, counts)
 
     def _candidates(self, given):
         """Terms over rows that are no training points; each rank has its share of them."""
@@ -210,7 +211,7 @@ class Attributor(HeadOnPoints):
 
     def _test(self, test, target):
         """`Tested`: features (m,D) of test points in the rows' precision, and the explained classes (m,)."""
-        labels = groups = None
+        labels = groups = count = None
         if isinstance(test, tuple) and len(test) == 2:
             test, labels = test
         if labels is not None and self.inputs is not None:
@@ -222,7 +223,7 @@ class Attributor(HeadOnPoints):
         elif _is_loader(test):
             if self.features is None:
                 raise UserError("this explainer was made from arrays: give features (m, d) instead of a loader")
-            test, own, groups = self.features.together(test)
+            test, own, groups, count = self.features.together(test)
             labels = own if labels is None else labels
         elif self.features is None and not isinstance(test, (str, Path)):
             test = floating(test, self.rows.dtype)
@@ -231,9 +232,9 @@ class Attributor(HeadOnPoints):
         bad = ~torch.isfinite(F).all(1)
         if bad.any():
             raise UserError(f"the features of test point {int(bad.nonzero()[0, 0])} are not finite: leave it out")
-        labels = None if labels is None else tensor(labels, "labels")
+        labels = None if labels is None else numbers(labels)
         groups = None if groups is None else groups.to(self.device)
-        return Tested(F, None if target is None else self._explained(F, labels, target), groups, labels)
+        return Tested(F, None if target is None else self._explained(F, labels, target), groups, labels, count)
 
     def _explained(self, F, labels, target):
         return self._chosen(self.head, F, labels, target)

@@ -13,13 +13,14 @@ from explainer.attribution.checks import path
 from models.files import load_npy, save_json, save_npy
 
 SHARD = 2**24  # entries of a file in a cache: 64 MB
-FILES = ("features", "labels.npy", "weight.npy", "bias.npy", "groups.npy")
+FILES = ("features", "labels.npy", "weight.npy", "bias.npy", "groups.npy", "count.npy")
 
 
 class Points(NamedTuple):
     """What is expanded: features (n,d) as any source of `Rows`, labels, and the head as nn.Linear holds it.
 
     groups (n,): the number of the training point that each row belongs to, where points have several; else None.
+    count: how many points there are then, those without a row included; None where it is not known.
     """
 
     features: object
@@ -27,6 +28,7 @@ class Points(NamedTuple):
     weight: torch.Tensor
     bias: torch.Tensor | None
     groups: torch.Tensor | None = None
+    count: int | None = None
 
 
 def load_points(folder):
@@ -35,11 +37,12 @@ def load_points(folder):
     if not (folder / "settings.json").exists():
         raise UserError(f"{folder} holds no cache: make one with cache= first")
     labels, weight = (load_npy(folder / f"{name}.npy", "remove the cache") for name in ("labels", "weight"))
-    bias, groups = (
+    bias, groups, count = (
         load_npy(file, "remove the cache") if (file := folder / f"{name}.npy").exists() else None
-        for name in ("bias", "groups")
+        for name in ("bias", "groups", "count")
     )
-    return Points(folder / "features", labels, weight, bias, None if groups is None else torch.from_numpy(groups))
+    groups = None if groups is None else torch.from_numpy(groups)
+    return Points(folder / "features", labels, weight, bias, groups, None if count is None else int(count[0]))
 
 
 class Collected:
@@ -85,6 +88,7 @@ class Collected:
             ) from error
         self.filling = self.folder / "features"
         arrays = {"labels": points.labels, "weight": points.weight, "bias": points.bias, "groups": points.groups}
+        arrays["count"] = None if points.count is None else torch.tensor([points.count])
         for name, value in arrays.items():
             if value is not None:
                 save_npy(self.folder / f"{name}.npy", _array(value))

@@ -22,11 +22,15 @@ READ = ", or say with inputs_and_labels where they are"
 
 
 class Together(NamedTuple):
-    """Test points: features (m,d) on the model's device, labels or None, and the point of each row or None."""
+    """Test points: features (m,d) on the model's device, labels or None, and the point of each row or None.
+
+    count: how many points there are, those without a row included.
+    """
 
     features: torch.Tensor
     labels: torch.Tensor | None
     groups: torch.Tensor | None
+    count: int
 
 
 class Features:
@@ -131,7 +135,7 @@ class Features:
             back()
             if fingerprint(self.model) != self.fingerprint:
                 raise UserError("the model's forward changes its parameters: give one that leaves them as they are")
-        points = Points(features.finished(), whole.labels, watch.weight, watch.bias, whole.groups)
+        points = Points(features.finished(), whole.labels, watch.weight, watch.bias, whole.groups, sum(sizes))
         return points, sum(sizes), digest.hexdigest()
 
     def _cached(self, folder, loader):
@@ -179,7 +183,9 @@ class Features:
             return ranks.every(lambda: self._known(cache, digest, first, indices[0]), ranks.place())
         points, digest = ranks.every(lambda: self._share(loader, indices, cache is not None), ranks.place())
         part = shards.merged(Part(points.features, points.labels, points.groups), indices, ranks.place())
-        points = points._replace(features=part.features.cpu(), labels=part.labels, groups=part.groups)
+        points = points._replace(
+            features=part.features.cpu(), labels=part.labels, groups=part.groups, count=len(loader.dataset)
+        )
         if cache is None:
             return points
         digest = _combined(digest, ranks.place())
@@ -211,12 +217,12 @@ class Features:
         with kept.randomness(loader), kept.locked(self.model):
             indices = ranks.every(lambda: check_order(loader, ranks.size()), ranks.place())
             share = shards.sharded(indices, indices is not None and len(loader.dataset), ranks.place())
-            part = ranks.every(lambda: self._tested(loader, indices if share else None), ranks.place())
+            part, count = ranks.every(lambda: self._tested(loader, indices if share else None), ranks.place())
             if share:
                 part = shards.merged(part, indices, ranks.place())
-                return Together(part.features.to(self.device), part.labels, part.groups)
+                return Together(part.features.to(self.device), part.labels, part.groups, len(loader.dataset))
             shards.agree(part, ranks.place())
-            return Together(*part)
+            return Together(*part, count)
 
     def _tested(self, loader, indices):
         marks = Marks(False, in_order(loader) or hasattr(loader, "__next__"))
@@ -236,7 +242,7 @@ class Features:
                 marks.check(batches(loader, self.read), run)
         if indices is not None:
             _check_share(sum(sizes), indices)
-        return joined(parts, sizes)
+        return joined(parts, sizes), sum(sizes)
 
 
 def _check_share(size, indices):

@@ -34,6 +34,7 @@ class GroupInfluence(InfluenceFunction):
             raise UserError(f"indices: they are all {self.n} training points; leave one at least")
         if order != "newton" and not (isinstance(order, Integral) and not isinstance(order, bool) and order >= 1):
             raise UserError(f'order is {order!r}: give 1, 2, … or "newton"')
+        picked = picked.astype(np.int64)
         own = picked[(picked >= self.rows.first) & (picked < self.rows.first + self.rows.n)] - self.rows.first
         F = self.rows.take(own.tolist()).double()
         rows = torch.as_tensor(own, device=self.device)

@@ -152,6 +152,7 @@ class Head:
                 raise UserError(f"got {m} test points and {len(labels)} labels: give as many of each")
             target = labels
         classes = tensor(target, "target").to(Z.device).reshape(-1)
+        classes = classes if classes.is_floating_point() else classes.long()
         classes = classes.expand(m) if len(classes) == 1 else classes
         if len(classes) != m or ((classes < 0) | (classes >= self.classes) | (classes != classes.long())).any():
             raise UserError(

@@ -25,7 +25,7 @@ class HeadOnPoints(ABC):
 
     rows: `Rows` of this rank. labels (n,) or (n,C), of all ranks. head: `Head`. decay (D,). n: points of all ranks.
     sample_weight (n,): the weights of their losses, of all ranks, or None for 1 each. groups (n,): the number of the
-    training point that each row is a position of; None where every row is a point.
+    training point that each row is a position of; None where every row is a point. count: of those points, or None.
     features: `Features` of a model, trees: `TreeHead` of a tree model; None where it was made from arrays.
     inputs: what reads rows and labels as the model takes them, a `TreeHead` or a `LinearModel`; None for others.
     classes: the labels that a scikit-learn model was fitted on, which 0, 1, … stand for; None for others.
@@ -147,6 +147,7 @@ class HeadOnPoints(ABC):
             raise UserError(f"got {self.rows.total} rows of features and {len(labels)} labels: give as many of each")
         self.labels, self.n = labels, self.rows.total
         self.groups = None if points.groups is None else numbers(points.groups).to(self.device)
+        self.count = points.count
         self.head.check(labels)
         if not self.head.separate and (labels == labels[:1]).all():
             raise UserError(f"every label is {labels.flatten()[0].item()}: give points of two classes at least")

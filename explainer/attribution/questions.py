@@ -8,19 +8,21 @@ from explainer.attribution.scores import Queries
 
 
 class Tested(NamedTuple):
-    """Test points: features (m,D), the classes (m,) that are explained, the point (m,) of each row, and labels; the
-    last three None where there are none."""
+    """Test points: features (m,D), the classes (m,) that are explained, the point (m,) of each row, labels, and how
+    many points there are, those without a row included; the last four None where there are none."""
 
     features: torch.Tensor
     classes: torch.Tensor | None
     groups: torch.Tensor | None
     labels: torch.Tensor | None
+    count: int | None = None
 
 
 class Question(NamedTuple):
     """features (m,D), classes (m,), groups (m,) of test rows; terms over training rows (or candidates), `rows` of them,
     and the point (rows,) of each. groups and columns are None where nothing is summed by point. mean: over test points.
-    labels, weights: of the training rows.
+    labels, weights: of the training rows. counts: of test and training points, those without a row included; None where
+    it is not known.
     """
 
     features: torch.Tensor
@@ -32,30 +34,36 @@ class Question(NamedTuple):
     mean: bool
     labels: torch.Tensor
     weights: torch.Tensor | None
+    counts: tuple = (None, None)
 
     @property
     def points(self):
         """How many training points there are scores of."""
-        return self.rows if self.columns is None else int(self.columns.max()) + 1
+        return self.rows if self.columns is None else self.counts[1] or int(self.columns.max()) + 1
 
     @property
     def tests(self):
         """How many rows of scores there are."""
-        if self.mean:
-            return 1
-        return len(self.features) if self.groups is None else int(self.groups.max()) + 1
+        return 1 if self.mean else self._tested
+
+    @property
+    def _tested(self):
+        """How many test points there are."""
+        return len(self.features) if self.groups is None else self.counts[0] or int(self.groups.max()) + 1
 
     def shown(self):
-        """The classes of the rows of scores, -1 for a row of several classes."""
+        """The classes of the rows of scores, -1 for a row of several classes, or of none."""
         classes = self.classes
         if self.mean:
             classes = classes[:1] if bool((classes == classes[:1]).all()) else torch.full_like(classes[:1], -1)
         elif self.groups is not None:
             first = torch.full((self.tests,), len(classes), device=classes.device)
             first.scatter_reduce_(0, self.groups, torch.arange(len(classes), device=classes.device), "amin")
+            empty = first == len(classes)
             first = classes[first.clamp_max(len(classes) - 1)]
             other = (classes != first[self.groups]).reshape(len(classes), -1).any(1)
             first[self.groups[other]] = -1
+            first[empty] = -1
             classes = first
         classes = classes.cpu().numpy()
         return classes[:, 0] if classes.ndim == 2 and classes.shape[1] == 1 else classes
@@ -69,8 +77,7 @@ class Question(NamedTuple):
     def queries(self, queries, step):
         """`Queries` of at most `step` rows of scores at a time; queries(features, classes) makes those of test rows."""
         if self.mean:
-            points = len(self.features) if self.groups is None else int(self.groups.max()) + 1
-            yield self._pooled(queries, step, torch.zeros(len(self.features), dtype=torch.long), 1, points)
+            yield self._pooled(queries, step, torch.zeros(len(self.features), dtype=torch.long), 1, self._tested)
         elif self.groups is None:
             for start in range(0, len(self.features), step):
                 yield queries(self.features[start : start + step], self.classes[start : start + step])

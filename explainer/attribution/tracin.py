@@ -19,6 +19,7 @@ from explainer.attribution.checks import first_line, tensor
 from explainer.attribution.collect import Features
 from explainer.attribution.heads import Head
 from explainer.attribution.questions import Tested
+from explainer.attribution.rows import numbers
 from explainer.attribution.scores import Queries, Residuals, Term
 
 
@@ -132,7 +133,7 @@ class TracIn(Attributor):
                 if len(test) != len(self.terms):
                     raise UserError(f"got {len(test)} features: give one for each of {len(self.terms)} checkpoints")
                 parts = [super(TracIn, self)._test(features, None) for features in test]
-                labels = None if labels is None else tensor(labels, "labels")
+                labels = None if labels is None else numbers(labels)
                 classes = None if target is None else self._explained(parts[-1].features, labels, target)
                 return Tested(torch.cat([part.features for part in parts], 1), classes, None, labels)
             tested = super()._test(test, target)

@@ -209,3 +209,69 @@ def test_arrays_are_worked_on_where_they_are(arrays):
     assert _place(np.empty((3, 2))) == "cpu" and _place("features.npy") == "cpu"
     with pytest.raises(UserError, match="device is meta"):
         RPSLJE.from_arrays(torch.empty(N, D, device="meta"), *arrays[1:])
+
+
+class Tags(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(10, 6), nn.Linear(6, 3)
+
+    def forward(self, ids):
+        return self.out(self.embed(ids).tanh())
+
+
+@pytest.mark.parametrize("method", [RPSLJE, InfluenceFunction, RPSL2, TracIn])
+def test_points_without_a_labelled_position_are_counted_wherever_they_stand(method, tmp_path):
+    torch.manual_seed(0)
+    model, ids, labels = Tags(), torch.randint(10, (12, 5)), torch.randint(3, (12, 5))
+    labels[[0, 5, 11]] = -100
+    labels[:, 4] = -100
+    loader = DataLoader(TensorDataset(ids, labels), 4)
+    explainer = method(model, loader)
+    rows, groups = scores(explainer, loader, target="label"), explainer.groups.numpy()
+    expected = np.zeros((12, 12))
+    np.add.at(expected, (groups[:, None], groups[None]), rows)
+    explainers = [explainer]
+    if method is RPSLJE:
+        explainers += [method(model, loader, cache=tmp_path), pickle.loads(pickle.dumps(explainer))]
+    for made in explainers:
+        found = scores(made, loader, target="label", per="point")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        found = scores(made, loader, target="label", per="point", mean=True)
+        np.testing.assert_allclose(found, expected.mean(0, keepdims=True), atol=1e-5)
+        best = made.top_k(loader, k=12, target="label", per="point")
+        np.testing.assert_allclose(best.values, -np.sort(-expected, 1), atol=1e-5)
+        assert best.classes[[0, 5, 11]].tolist() == [-1, -1, -1]
+    shifted = DataLoader(TensorDataset(ids[6:], labels[6:]), 4)
+    found = scores(explainer, loader, target="label", per="point", candidates=shifted)
+    if method is not RPSL2:
+        np.testing.assert_allclose(found, expected[:, 6:], atol=1e-5)
+    assert found.shape == (12, 6)
+
+
+def test_a_cache_without_the_count_of_its_points_is_read(tmp_path):
+    torch.manual_seed(0)
+    model, loader = Tags(), DataLoader(TensorDataset(torch.randint(10, (6, 5)), torch.randint(3, (6, 5))), 4)
+    expected = scores(RPSLJE(model, loader, cache=tmp_path), loader, per="point")
+    (tmp_path / "count.npy").unlink()
+    np.testing.assert_array_equal(scores(RPSLJE(model, loader, cache=tmp_path), loader, per="point"), expected)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.float32, np.uint16, np.int8, np.bool_])
+def test_labels_of_test_points_and_candidates_are_of_any_type(kind, arrays):
+    F, y, W, b = arrays
+    y = y % 2
+    explainer = InfluenceFunction.from_arrays(F, y, W[:1], b[:1])
+    given = y.to(kind) if isinstance(kind, torch.dtype) else y.numpy().astype(kind)
+    expected = scores(explainer, F[:5], target=y[:5])
+    found = scores(explainer, (F[:5], given[:5, None]), target="label", candidates=(F, given))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_array_equal(scores(explainer, F[:5], target=given[:5]), expected)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int8, np.int32])
+def test_indices_of_a_group_are_of_any_whole_type(kind, arrays):
+    F, y, W, b = arrays
+    explainer = GroupInfluence.from_arrays(F, y, W, b)
+    expected = explainer.effect([1, 2, 40], F[:3])
+    np.testing.assert_array_equal(explainer.effect(np.array([1, 2, 40], dtype=kind), F[:3]), expected)

@@ -44,7 +44,7 @@ class Curvature:
     def damping(self):
         """The ridge as one number. Raises UserError where the features have different ones."""
         if not self.uniform:
-            raise UserError("decay_intercept=False needs the solver exact or cg: take one of them")
+            raise UserError("a decay_intercept other than the decay needs the solver exact or cg: take one of them")
         return float(self.ridge[0])
 
     @property
