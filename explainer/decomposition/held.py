@@ -27,12 +27,20 @@ class Held(TorchFunctionMode):
             return self.known[id(tensor)][1]
         base = tensor._base
         if base is None or id(base) not in self.known:
+            base = self._alias(tensor)
+        if base is None:
             return None
         size, stride, offset = tensor.shape, tensor.stride(), tensor.storage_offset() - base.storage_offset()
         root = self.known[id(base)][1]
         found = root.like(*(part.as_strided(size, stride, offset) for part in (root.b, root.g, views.full(root))))
         views.linked(found, root, torch.as_strided, (size, stride, offset), {})
         return self._keep(tensor, found)
+
+    def _alias(self, tensor):
+        """The known tensor whose memory this one shares without being its view, as detach() and .data do; or None."""
+        place = tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided and self.known else 0
+        own = (t for t, _ in self.known.values() if t._base is None)
+        return next((t for t in own if t.untyped_storage().data_ptr() == place), None) if place else None
 
     def parted(self, tensor, source):
         """The Split of a tensor that an activation, `source`, is written to."""

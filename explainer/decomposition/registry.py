@@ -68,6 +68,7 @@ _OPERATORS = {
     "__imul__": "mul_",
     "__truediv__": "div",
     "__itruediv__": "div_",
+    "__idiv__": "div_",  # torch's own name for it
     "__neg__": "neg",
     "__pow__": "pow",
     "__matmul__": "matmul",

@@ -60,12 +60,21 @@ class Split:
             return getattr(self.b, name)
         if name.startswith("__") or not hasattr(torch.Tensor, name):
             raise AttributeError(name)
-        if name in ("T", "mT", "H", "mH"):
+        if name == "T":
+            return dispatch(torch.permute, (self, tuple(range(self.ndim))[::-1]), {})
+        if name in ("mT", "H", "mH"):
             return dispatch(torch.transpose, (self, -2, -1), {})
-        if name == "data":
-            return dispatch(torch.Tensor.detach, (self,), {})
         method = getattr(torch.Tensor, name)
         return lambda *args, **kwargs: dispatch(method, (self, *args), kwargs)
+
+    @property
+    def data(self):
+        """As of a tensor: the same memory, without a gradient."""
+        return dispatch(torch.Tensor.detach, (self,), {})
+
+    @data.setter
+    def data(self, value):
+        dispatch(torch.Tensor.copy_, (self, value), {})
 
     def __len__(self):
         return len(self.b)
@@ -132,8 +141,9 @@ def dispatch(function, args, kwargs):
     if inplace:
         target = args[0]
     if target is not None and not isinstance(target, Split):
+        constant = name in ("add_", "sub_", "mul_") and rules.held.find(target) is None  # as constant + activation
         target = rules.held.parted(target, next(p for p in splits((args[1:], kwargs)) if not p.fixed))
-        args = (target, *args[1:])
+        args = args if constant else (target, *args[1:])
     found = _apply(rule, name, rules, args, kwargs)
     if name in VIEWS and isinstance(args[0], Split):
         linked(found, args[0], function, *bare((args[1:], kwargs)))

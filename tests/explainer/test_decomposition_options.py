@@ -196,3 +196,48 @@ def test_modules_whose_train_does_more_than_set_a_flag():
         cdep_penalty(model, x, MASKS[0])
     assert model[0].training and not model[0].merged and torch.equal(model[0].weight, weight)
     torch.testing.assert_close(cd(model.eval(), x, MASKS), cd(plain, x, MASKS))
+
+
+class Layout(nn.Module):
+    """A function of a linear layer's output, and a linear layer behind it."""
+
+    def __init__(self, function):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self.function = nn.Linear(6, 6), nn.Linear(6, 3), function
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x)))
+
+
+def _patches(h):
+    return h.flatten(0, 1).max(1, keepdim=True).values.reshape(len(h), 5, 1).mean(1)
+
+
+@pytest.mark.parametrize("N", [1, 2, 5])
+@pytest.mark.parametrize(
+    "function, plain",
+    [
+        (lambda h: (h.transpose(0, 1) * 1).amax(2, keepdim=True).expand(-1, -1, 6).mean(0), lambda h: h.amax(2, True)),
+        (lambda h: h.transpose(0, 1).sort(2).values[..., :1].mean(0).expand(-1, 6), lambda h: h.amin(2, True)),
+        (
+            lambda h: torch.maximum(*h.transpose(0, 1)[:4].split(2)).mean(0),
+            lambda h: torch.maximum(*h[:, :4].split(2, 1)),
+        ),
+        (lambda h: _patches(h).expand(-1, 6), lambda h: h.amax(2, True)),
+        (
+            lambda h: F.max_pool1d(h.flatten(0, 1)[:, None], 6)[:, 0].reshape(-1, 5).mean(1)[:, None].expand(-1, 6),
+            lambda h: h.amax(2, True),
+        ),
+    ],
+)
+def test_maxima_where_the_rows_are_not_the_first_dimension(function, plain, N):
+    """Five steps, and five masks: also where there are as many of one as of the other."""
+    torch.manual_seed(1)
+    x, masks = torch.randn(N, 5, 6), torch.cat([torch.rand(3, 6).round(), torch.ones(1, 6), torch.zeros(1, 6)])
+    for max_batch in (256, 5):
+        found = cd(Layout(function), x, masks, check=False, max_batch=max_batch)
+        expected = cd(Layout(lambda h: plain(h).mean(1).expand(-1, 6)), x, masks)
+        torch.testing.assert_close(found.rel, expected.rel)
+        torch.testing.assert_close(found.rel + found.irrel, expected.logits[:, None].expand_as(found.rel))
+        assert not found.irrel[:, 3].any() and not found.rel[:, 4].any()

@@ -53,6 +53,36 @@ def copied(h):
     return out
 
 
+def by_alias(h):
+    out = torch.zeros(len(h), 4, 4, 4)
+    out.detach()[:, 0] = h[:, 0]
+    kept = out.data
+    kept[:, 1:].copy_(h[:, 1:])
+    return out
+
+
+def divided(h):
+    h /= 0.25
+    return h
+
+
+def other_data(h):
+    h.data = h.data * 2
+    return h
+
+
+def added_to(h):
+    out = torch.linspace(-1, 1, 64).reshape(1, 4, 4, 4).repeat(len(h), 1, 1, 1)
+    out += h
+    return out
+
+
+def scaling(h):
+    out = torch.linspace(-1, 1, 64).reshape(1, 4, 4, 4).repeat(len(h), 1, 1, 1)
+    out *= h
+    return out
+
+
 def kept_view(h):
     view = h[:, :2]
     h.relu_()
@@ -88,7 +118,14 @@ CASES = {
     "shape": (seen_otherwise, first_zero),
     "written": (written, lambda h: h * 1),
     "copied": (copied, lambda h: h * 1),
+    "alias": (by_alias, lambda h: h * 1),
+    "divided": (divided, lambda h: h * 4),
+    "T": (lambda h: (h.T * torch.arange(4.0)[:, None, None]).T, lambda h: h * torch.arange(4.0)[:, None]),
+    "other data": (other_data, lambda h: h * 2),
+    "constant += activation": (added_to, lambda h: torch.linspace(-1, 1, 64).reshape(4, 4, 4) + h),
+    "constant *= activation": (scaling, lambda h: torch.linspace(-1, 1, 64).reshape(4, 4, 4) * h),
 }
+UNRECORDED = "detach", "data", "alias", "other data"  # torch records no gradient
 WITHOUT_GRADIENTS = {
     "split": (inplace(lambda h: h.split(2, 1)[0].relu_()), first_relu),
     "chunk": (inplace(lambda h: h.chunk(2, 1)[0].relu_()), first_relu),
@@ -119,7 +156,7 @@ def test_a_base_changes_with_its_view(name, problem):
         assert not found.irrel[:, 1].any() and not found.rel[:, 2].any()
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("detach", "data")])  # torch records no others
+@pytest.mark.parametrize("name", [name for name in CASES if name not in UNRECORDED])
 def test_penalties_have_the_same_gradients(name, problem):
     x, masks = problem
     model, gradients = Middle(CASES[name][0]), []

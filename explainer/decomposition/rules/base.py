@@ -49,8 +49,8 @@ class Rules:
         s = s * constant
         return x.like(x.b + s, x.g + (constant - s))
 
-    def pick(self, compute, ndim):
-        """What the next selection picks, for each row of the masked batch: an index with ndim dimensions.
+    def pick(self, compute, shape):
+        """What the next selection picks, for each row of the masked batch: an index of a shape (None: of any size).
 
         As recorded in the unmasked input, where rounding cannot choose otherwise for one mask than for another, or
         compute(), that of b + g, where what was recorded is not what is asked for.
@@ -59,9 +59,18 @@ class Rules:
             return compute()
         self._next += 1
         index = self.picks[self._next - 1] if self._next <= len(self.picks) else None
-        if index is None or index.ndim != ndim or not len(index) > int(self.rows.max()):
+        if index is None or not self._by_rows(index, shape):
             raise Misaligned
         return index[self.rows]
+
+    def _by_rows(self, index, shape):
+        """Whether the first dimension of what was recorded is the inputs, and no other can be."""
+        R = len(self.rows)
+        if index.ndim != len(shape) or not shape or shape[0] != R or not len(index) > int(self.rows.max()):
+            return False
+        if any(size not in (None, own) for size, own in zip(shape[1:], index.shape[1:])):
+            return False
+        return len(index) != R or R not in index.shape[1:] or self.rows.equal(torch.arange(R, device=self.rows.device))
 
     def finish(self):
         """Raise `Misaligned` unless all that was recorded was asked for."""

@@ -29,7 +29,9 @@ def _ordered(name):
         _checked(name, dim)
         keepdim = kwargs.get("keepdim", args[place + 1] if len(args) > place + 1 else False)
         kept = name in ("topk", "sort") or keepdim
-        index = rules.pick(lambda: function(x.total, *args, **kwargs).indices, x.ndim - (not kept))
+        shape = list(x.shape)
+        shape[dim : dim + 1 or None] = [None] * kept
+        index = rules.pick(lambda: function(x.total, *args, **kwargs).indices, shape)
         return getattr(torch.return_types, name)((_picked(x, dim, index, kept), Fixed(index, rules, name)))
 
     return rule

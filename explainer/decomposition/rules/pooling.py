@@ -76,12 +76,11 @@ def _checked(name, dim):
     return dims
 
 
-def _max_pool(rules, x, *args, pool=None, **kwargs):
+def _max_pool(rules, x, *args, pool=None, spatial=2, **kwargs):
     def found():
         return pool(x.total, *args, **{**kwargs, "return_indices": True})[1]
 
-    indices = rules.pick(found, x.ndim)
-    spatial = indices.ndim - 2
+    indices = rules.pick(found, (*x.shape[:-spatial], *[None] * spatial))
 
     def picked(part):
         return part.flatten(-spatial).gather(-1, indices.flatten(-spatial)).reshape(indices.shape)
@@ -90,13 +89,13 @@ def _max_pool(rules, x, *args, pool=None, **kwargs):
 
 
 for _name, _pool in MAX_POOLS.items():
-    register_rule(_name)(functools.partial(_max_pool, pool=_pool))
+    register_rule(_name)(functools.partial(_max_pool, pool=_pool, spatial=int(_name[-2])))
 
 
 def _extreme(name):
     def rule(rules, x, dim=(), keepdim=False):
         dims = _checked(name, dim)
-        index = rules.pick(lambda: _place(name, x.total, dims), x.ndim - len(dims)).unsqueeze(-1)
+        index = rules.pick(lambda: _place(name, x.total, dims), _last(x.b, dims).shape[:-1]).unsqueeze(-1)
         y = x.each(lambda part: _last(part, dims).gather(-1, index).squeeze(-1))
         for d in sorted(d % x.ndim for d in dims) if keepdim else ():
             y = y.unsqueeze(d)
@@ -113,7 +112,8 @@ def _along(name):
         if other is not None:
             return _larger(name)(rules, x, other)
         (dim,) = _checked(name, dim)
-        indices = rules.pick(lambda: getattr(x.total, name)(dim, keepdim).indices, x.ndim - (not keepdim))
+        shape = x.b.narrow(dim, 0, 1).shape if keepdim else x.b.select(dim, 0).shape
+        indices = rules.pick(lambda: getattr(x.total, name)(dim, keepdim).indices, shape)
         index = indices if keepdim else indices.unsqueeze(dim)
         y = x.each(lambda part: part.gather(dim, index))
         return kind((y if keepdim else y.each(lambda part: part.squeeze(dim)), indices))
@@ -130,7 +130,7 @@ def _larger(name):
     compare = torch.ge if name.startswith("max") else torch.le
 
     def rule(rules, x, other):
-        pick = rules.pick(lambda: compare(whole(x), whole(other)), max(x.ndim, other.ndim))
+        pick = rules.pick(lambda: compare(whole(x), whole(other)), torch.broadcast_shapes(x.shape, other.shape))
         return where(rules, pick, x, other)
 
     return rule
