@@ -12,7 +12,7 @@ from config import UserError
 from explainer.attribution.checks import number
 from explainer.decomposition import passes
 from explainer.decomposition.embeddings import Tokens, embedding_of
-from explainer.decomposition.given import Given
+from explainer.decomposition.given import Given, check_rows
 from explainer.decomposition.rules.base import Misaligned, Rules
 from explainer.decomposition.scores import Scores, check_inputs, check_masks, check_sum, logits_of
 from explainer.decomposition.split import Split, UnsupportedOp
@@ -195,5 +195,7 @@ def _scores(model, given, parts, Q, settings, tol, max_batch, read=None):
             found = list(split(None))
         rel, irrel = (torch.cat(part).reshape(N, Q, -1) for part in zip(*found))
         if tol != torch.inf:
-            check_sum(rel, irrel, logits, tol, next((p.dtype for p in model.parameters()), logits.dtype))
+            precision = next((p.dtype for p in model.parameters()), logits.dtype)
+            check_sum(rel, irrel, logits, tol, precision)
+            check_rows(model, given, read, logits, tol, precision)
     return Scores(rel, irrel, logits)

@@ -3,6 +3,8 @@
 import torch
 
 from config import UserError
+from explainer.decomposition import passes
+from explainer.decomposition.scores import allowed, logits_of
 
 
 class Given:
@@ -38,3 +40,22 @@ def _rows(value, rows, N):
     if type(value) in (tuple, list):
         return type(value)(_rows(item, rows, N) for item in value)
     return {key: _rows(item, rows, N) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+@torch.no_grad()
+def check_rows(model, given, read, logits, tol, precision):
+    """Raise UserError where the output for an input depends on the inputs beside it, which masks would mix.
+
+    The first input is put among changed copies of itself. read, tol, precision: as for `cd` and `check_sum`.
+    """
+    x = given.x[:1].detach()
+    changed = x.flip(-1) * 0.5 + 0.25 * x.roll(1, -1) if x.is_floating_point() else x.flip(-1)
+    args, kwargs = given.rows(torch.zeros(4, dtype=torch.long), torch.cat([changed, x, changed, changed]))
+    with passes.unfused():
+        found = logits_of(passes.called(model, args, kwargs), model, read, 4)
+    difference = float((found[1] - logits[0]).abs().amax())
+    if not difference <= allowed(logits, tol, precision):
+        raise UserError(
+            f"the output for an input changes by {difference:.2g} with the inputs beside it: the model mixes the rows "
+            "of a batch; give one whose rows do not depend on one another"
+        )

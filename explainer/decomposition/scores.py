@@ -60,15 +60,19 @@ def check_inputs(x, name="inputs"):
     return x
 
 
+def allowed(logits, tol, precision):
+    """How far two ways to the same logits may differ; tol, precision: as for `check_sum`."""
+    tol = max(TOLERANCES.get(kind, 0.0) for kind in (logits.dtype, precision)) if tol is None else tol
+    return tol * max(1.0, float(logits.detach().abs().amax()))
+
+
 def check_sum(rel, irrel, logits, tol, precision):
     """Raise UserError unless relevant + irrelevant is the model's output; tol: of TOLERANCES where it is None.
 
     precision: the model's, which may be lower than that of its output.
     """
-    if tol is None:
-        tol = max(TOLERANCES.get(kind, 0.0) for kind in (logits.dtype, precision))
     difference = float((rel + irrel - logits[:, None]).detach().abs().amax())
-    if not difference <= tol * max(1.0, float(logits.detach().abs().amax())):
+    if not difference <= allowed(logits, tol, precision):
         raise UserError(
             f"relevant + irrelevant differs from the model's output by {difference:.2g}: a rule does not sum to its "
             "operation, or the model's forward changes between calls; find the node with cd_layers, or raise tol"

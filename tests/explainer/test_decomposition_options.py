@@ -241,3 +241,27 @@ def test_maxima_where_the_rows_are_not_the_first_dimension(function, plain, N):
         torch.testing.assert_close(found.rel, expected.rel)
         torch.testing.assert_close(found.rel + found.irrel, expected.logits[:, None].expand_as(found.rel))
         assert not found.irrel[:, 3].any() and not found.rel[:, 4].any()
+
+
+MIXES = {
+    "centred": lambda h: h - h.mean(0),
+    "turned": lambda h: h.flip(0),
+    "first added": lambda h: h + h[:1],
+    "largest": lambda h: h - h.amax(0),
+}
+
+
+@pytest.mark.parametrize("N", [1, 3])
+@pytest.mark.parametrize("mixes", MIXES.values(), ids=MIXES)
+def test_models_that_mix_the_rows_of_a_batch_are_refused(mixes, N):
+    class Mixing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.out = nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.out(mixes(self.fc(x)).tanh())
+
+    torch.manual_seed(0)
+    with torch.no_grad(), pytest.raises(ValueError, match="mixes the rows|sum to|flip"):
+        cd(Mixing(), torch.randn(N, 6), MASKS)
