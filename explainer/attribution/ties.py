@@ -11,7 +11,7 @@ import torch
 from explainer.attribution import ranks
 from explainer.attribution.scores import Queries, score_blocks
 
-CLOSE = 64  # times the precision of the rows: the share of the largest score of a list that rounding may part
+CLOSE = 16  # times the precision of the rows: the share of the largest score of a list that rounding may part
 DIGITS = 2.0**40  # of a float64 score that are kept
 CHUNK = 2**22  # numbers in memory at once
 

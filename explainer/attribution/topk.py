@@ -65,7 +65,10 @@ def largest(scores, k):
     """
     k = min(k, scores.shape[1])
     values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-    tied = (values[:, -1] == values[:, k - 1]).nonzero()[:, 0] if values.shape[1] > k else []
+    equal = values[:, 1:] == values[:, :-1]
+    if not equal.any():
+        return values[:, :k], columns[:, :k]
+    tied = equal[:, k - 1].nonzero()[:, 0] if values.shape[1] > k else []
     columns = columns[:, :k].sort(1)[0]
     values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
     columns = columns.gather(1, order)
