@@ -18,7 +18,7 @@ from explainer.attribution import ranks
 from explainer.attribution.checks import array, first_line, number, tensor
 
 MEMORY = 2**28  # bytes that a block and what is calculated from it may need
-BLOCK = 2**20  # entries of a block on the CPU, and of what is calculated from it: larger ones leave its caches
+BLOCK = 2**22  # entries of a block on the CPU, and of what is calculated from it: larger ones leave its caches
 
 
 class Rows:

@@ -9,6 +9,8 @@ import torch
 from config import UserError
 from explainer.attribution import ranks
 
+GROUP = 16  # columns whose maximum is looked at together
+
 
 @dataclass(frozen=True)
 class TopK:
@@ -79,7 +81,7 @@ def largest(scores, k):
 
 
 class Running:
-    """The k largest scores of each of m test points, over blocks of training points."""
+    """The k largest scores of each of m test points, over blocks of training points; equal ones in any order."""
 
     def __init__(self, m, k, dtype, device):
         self.values = torch.full((m, k), -torch.inf, dtype=dtype, device=device)
@@ -88,20 +90,29 @@ class Running:
     def add(self, scores, first):
         """scores (m,b) of the training points first, first + 1, ….
 
-        After some blocks most test points find nothing better in a further one: a maximum, many times faster than a
-        top-k, says which do.
+        After some blocks most test points find nothing better in a further one. A maximum, many times faster than a
+        top-k, says which do, and the maxima of its groups say where: the k largest are in the k best groups.
         """
-        rows = (scores.amax(1) > self.values[:, -1]).nonzero()[:, 0]
+        k, groups = self.values.shape[1], scores.shape[1] // GROUP
+        if groups < 4 * k:
+            values, columns = scores.topk(min(k, scores.shape[1]), dim=1)
+            return self._merge(slice(None), values, columns + first)
+        inside = groups * GROUP  # group j has the columns j, j + groups, ...
+        maxima = scores[:, :inside].unflatten(1, (GROUP, groups)).amax(1)
+        best = torch.cat([maxima, scores[:, inside:]], 1).amax(1)
+        rows = (~(best <= self.values[:, -1])).nonzero()[:, 0]  # with those of a NaN, which `finite` refuses
         if not len(rows):
             return
         rows = slice(None) if 2 * len(rows) > len(scores) else rows
-        best, columns = largest(scores[rows], self.values.shape[1])
-        self._merge(rows, best, columns + first)
+        every = torch.arange(scores.shape[1], device=scores.device)
+        columns = (maxima[rows].topk(k, dim=1)[1][:, None] + every[:inside:groups, None]).flatten(1)
+        columns = torch.cat([columns, every[inside:].expand(len(columns), -1)], 1)
+        self._merge(rows, scores[rows].gather(1, columns), columns + first)
 
     def _merge(self, rows, values, indices):
-        """Merge the best of some more training points, all of higher numbers, for the test points `rows`."""
+        """Merge the scores of some more training points, for the test points `rows`."""
         values, indices = torch.cat([self.values[rows], values], 1), torch.cat([self.indices[rows], indices], 1)
-        self.values[rows], columns = largest(values, self.values.shape[1])
+        self.values[rows], columns = values.topk(self.values.shape[1], dim=1)
         self.indices[rows] = indices.gather(1, columns)
 
     def of_all_ranks(self):
