@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-BASE = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
+OWN = "_parameters", "_buffers", "_modules"  # whose items are no containers
 CONTAINERS = dict, list, set, deque
+LOOKED_INTO = (*CONTAINERS, SimpleNamespace)
+BASE = frozenset(vars(nn.Module())) - set(OWN)
 LARGE = 1000  # the items of larger containers are not looked into
 
 
@@ -20,7 +22,8 @@ def unchanged(model):
         own = vars(module)
         kept.append((own, {k: v for k, v in own.items() if k not in BASE}))
         for name, value in kept[-1][1].items():
-            _look(value, kept, known, name != "_modules")
+            if isinstance(value, LOOKED_INTO):
+                _look(value, kept, known, name not in OWN)
         buffers += [(v, v._version, v.detach().clone()) for v in module._buffers.values() if v is not None]
     try:
         yield
