@@ -5,16 +5,43 @@ RPS_LJE_ROOT   the folder below which results are written (default: this reposit
 RPS_LJE_DATA   the folder of downloaded or unpacked data sets (default: <root>/data)
 """
 
+# ruff: noqa: F401 - commands take all of these from here
+
 import argparse
 import hashlib
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
 
+from models.options import (
+    a_file,
+    a_file_or,
+    a_path,
+    a_text,
+    any_whole,
+    at_least_one,
+    at_least_two,
+    boolean,
+    checked,
+    count,
+    expanded,
+    not_negative,
+    number,
+    passes,
+    portion,
+    positive,
+    several,
+    share,
+    whole,
+    workers,
+)
+from models.screen import UserError, cut, one_line, printable, screened
+from models.stopping import MESSAGE, until_stopped
+
 CODE_ROOT = Path(__file__).resolve().parent
-PROJECT_ROOT = Path(os.environ.get("RPS_LJE_ROOT") or CODE_ROOT).expanduser().resolve()
-DATA_ROOT = Path(os.environ.get("RPS_LJE_DATA") or PROJECT_ROOT / "data").expanduser().resolve()
+COMMANDS = "models", "explainer", "dataset_debugging", "scripts"  # the folders of the commands
 
 # The models of the paper, and the published command that trains each.
 MODELS = {
@@ -24,8 +51,52 @@ MODELS = {
 }
 
 
-class UserError(ValueError):
-    """A mistake that the user can mend; its message says what, got what, do what, in one line."""
+def to_write(path, folder=False):
+    """The path of a file, or folder, that can be written as far as can be told before. Raises UserError for others."""
+    path = Path(path)
+    if folder and os.path.exists(path) and not os.path.isdir(path):
+        raise UserError(f"{shown(path)} is a file: give a folder")
+    if not folder and os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{shown(path)} is a {'folder' if os.path.isdir(path) else 'device'}: give a file")
+    above = next(place for place in (path, *path.parents) if os.path.lexists(place) and (folder or place != path))
+    if not os.path.isdir(above):
+        raise UserError(f"cannot write {shown(path)}: {shown(above)} is a file; choose another folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {shown(path)}: {shown(above)} is not writable; choose another folder")
+    return path
+
+
+def _root(name, usual):
+    """The folder that an environment variable names. Raises UserError for what can be none."""
+    given = os.environ.get(name)
+    if given is None:
+        return usual
+    remedy = f"set {name} to a folder's absolute path, or unset it"
+    try:
+        folder = expanded(given)
+        if not folder.is_absolute():
+            raise UserError(f"got {cut(given)}, which is relative")
+        above = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+        if not os.path.isdir(above):
+            raise UserError(f"{above} is no folder")
+        if above != folder and not os.access(above, os.W_OK | os.X_OK):
+            raise UserError(f"{folder} is not there and cannot be made")
+        return folder.resolve()
+    except (UserError, OSError, RuntimeError) as error:
+        raise UserError(f"{name}: {error}: {remedy}") from None
+
+
+def _roots():
+    """Where results and data are. In a command a mistake ends the process, in one line and with status 2."""
+    try:
+        root = _root("RPS_LJE_ROOT", CODE_ROOT)
+        return root, _root("RPS_LJE_DATA", root / "data")
+    except UserError as error:
+        command = Path(getattr(sys.modules.get("__main__"), "__file__", None) or "-").resolve()
+        if not any(command.is_relative_to(CODE_ROOT / name) for name in COMMANDS):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def usual_run(*own):
@@ -45,26 +116,32 @@ def run_name(model, folder):
 
 def script_relative(path, script):
     """`path` as the published commands mean it: relative to the folder of `script` (its `__file__`)."""
-    if not str(path):
-        raise UserError("got an empty path: give a folder or leave the option out")
     script = Path(script).resolve()
     if not script.is_relative_to(CODE_ROOT):
         raise UserError(f"{script} is not of the installed copy, {CODE_ROOT}: run pip install -e . in the one you use")
     return Path(os.path.normpath(PROJECT_ROOT / script.parent.relative_to(CODE_ROOT) / expanded(path)))
 
 
-def expanded(path):
-    """`path` with a leading ~ or ~name written out. Raises UserError where there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"got the path {path}: {error}; write it out") from None
+def data_folder(given=None):
+    """The folder of the data sets: the usual one, or `given`. Raises UserError where that one is not there."""
+    if given is None:
+        return DATA_ROOT
+    folder = expanded(given)
+    if not os.path.isdir(folder):
+        raise UserError(f"there is no folder {shown(folder)}: give the one of the data as --data_dir, or make it")
+    return folder
+
+
+a_data_folder = checked(data_folder)
 
 
 def shown(path):
     """`path` as a message shows it: relative to the project's root where it lies below it."""
     path = Path(path)
-    return str(path.relative_to(PROJECT_ROOT)) if path.is_relative_to(PROJECT_ROOT) else str(path)
+    return printable(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
+
+
+PROJECT_ROOT, DATA_ROOT = _roots()
 
 
 def device(name="auto"):
@@ -72,14 +149,17 @@ def device(name="auto"):
     import torch  # here, so that commands that need no tensors start fast
 
     if name == "auto":  # under torchrun each process has a GPU of its own
-        index = int(os.environ.get("LOCAL_RANK", 0))
+        local = os.environ.get("LOCAL_RANK", "0")
+        if not re.fullmatch(r"\d{1,4}", local, re.ASCII):
+            raise UserError(f"LOCAL_RANK is {cut(local)}, no number: unset it, or start by torchrun")
+        index = int(local)
         return torch.device("cuda", index) if torch.cuda.is_available() else torch.device("cpu")
     try:
         chosen = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, ValueError, OverflowError):
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise UserError(f"--device: got {name!r}; give auto, cpu, cuda or cuda:<number>")
+        raise UserError(f"--device: got {cut(name)!r}; give auto, cpu, cuda or cuda:<number>")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu")
     return chosen
@@ -104,52 +184,31 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, **settings):
         super().__init__(formatter_class=_Help, allow_abbrev=False, **settings)
 
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's, which takes --option=-- for an option without a value and makes it an empty list."""
+        args = sys.argv[1:] if args is None else list(args)
+        if empty := next((text for text in args if re.fullmatch(r"--\w+=--", text)), None):
+            self.error(f"argument {empty[:-3]}: got --; give a value")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message):
         raise UserError(f"{message} (see {self.prog} --help)")
 
     def add_device(self):
-        self.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:<number>")
+        self.add_argument(
+            "--device", type=a_text, default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:<number>"
+        )
 
 
-def number(kind, condition, wanted):
-    """An argparse type: a number of `kind` for which `condition` holds, else an error that says what is `wanted`."""
-
-    def parse(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not condition(value):
-            raise argparse.ArgumentTypeError(f"got {text}; give {wanted}")
-        return value
-
-    return parse
-
-
-positive = number(float, lambda x: 0 < x < float("inf"), "a number above 0")
-not_negative = number(float, lambda x: 0 <= x < float("inf"), "0 or a number above it")
-share = number(float, lambda x: 0 < x < 1, "a number between 0 and 1")
-portion = number(float, lambda x: 0 <= x < 1, "a number in [0, 1)")
-at_least_one = number(int, lambda x: x >= 1, "a whole number of at least 1")
-at_least_two = number(int, lambda x: x >= 2, "a whole number of at least 2")
-whole = number(int, lambda x: 0 <= x < 2**32, "a whole number in [0, 2**32)")
-
-
-def boolean(text):
-    """An argparse type: True or False, as the published commands write it."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"got {text}; give True or False")
-    return text.lower() == "true"
-
-
+@screened()
 def run_command(main):
     """Run a command line: a user's mistake or an unusable file ends in one line and status 2; a warning is one line."""
-    warnings.showwarning = lambda message, *_, **__: print(f"\rwarning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: print(f"\rwarning: {one_line(message)}", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # for terminals that are no UTF-8
     try:
-        main()
+        until_stopped(main)
         sys.stdout.flush()
     except BrokenPipeError:  # of a reader, such as head, that has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -160,6 +219,6 @@ def run_command(main):
     except OSError as error:
         print(f"error: cannot use {error.filename}: {error.strerror or error}; give another path", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; whatever is written is whole", file=sys.stderr)
+    except KeyboardInterrupt:  # of a process that is not the command's own
+        print(f"interrupted; {MESSAGE}", file=sys.stderr)
         sys.exit(130)

@@ -16,14 +16,17 @@ from tqdm import tqdm
 from config import (
     ArgumentParser,
     UserError,
+    a_path,
     at_least_one,
     device,
     portion,
     positive,
     run_command,
     script_relative,
+    several,
     shown,
     whole,
+    workers,
 )
 from dataset_debugging import results
 from dataset_debugging.calculate_orders import RANDOM
@@ -66,10 +69,11 @@ def _parse(experiment, script):
     explained = "orders to compare: " + ", ".join(f"{key} = {score.label}" for key, score in scores.items())
     options = ArgumentParser(description=f"Label-flip experiment on {experiment.model}; goes on where it was stopped.")
     add = options.add_argument
-    add("--num_of_run", type=at_least_one, default=10, help="number of runs")
+    add("--num_of_run", type=several, default=10, help="number of runs")
     add("--flip_portion", type=portion, default=experiment.flip_portion, help="share of the labels that are flipped")
     add(
         "--path",
+        type=a_path,
         help=f"folder of the runs, relative to this script (default: {_usual(experiment)}, of other data _NAME)",
     )
     add("--lr", type=positive, default=1e-5, help="RPS-LJE's step to the anchor")
@@ -83,9 +87,9 @@ def _parse(experiment, script):
         default=list(experiment.methods),
         help=explained,
     )
-    add("--average_over_runs", type=at_least_one, default=experiment.average_over_runs, help="refits per checkpoint")
+    add("--average_over_runs", type=several, default=experiment.average_over_runs, help="refits per checkpoint")
     add("--until", choices=STAGES, default=STAGES[-1], help="the last stage to do")
-    add("--jobs", type=at_least_one, default=experiment.jobs, help="refits side by side")
+    add("--jobs", type=workers, default=experiment.jobs, help="refits side by side")
     add("--overwrite", action="store_true", help="begin the runs again, and lose what they hold")
     options.add_device()
     experiment.add_options(options)

@@ -10,6 +10,11 @@ the other points, and the test accuracy. Writes dataset_debugging/results/<exper
 the figures <experiment>_memorization and cnn_fit below dataset_debugging/figs.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +25,7 @@ import pandas as pd
 from scipy.special import expit
 from tqdm import tqdm
 
-from config import PROJECT_ROOT, ArgumentParser, UserError, run_command, script_relative, shown
+from config import PROJECT_ROOT, ArgumentParser, UserError, a_path, run_command, script_relative, shown
 from dataset_debugging import figures
 from dataset_debugging.calculate_orders import CHECKPOINTS, fraction_identified, order_by_suspicion
 from dataset_debugging.results import ACCURACY, FOLDERS, IDENTIFIED, LABELS, RESULTS, check_data, published
@@ -257,7 +262,9 @@ def _shown(mean, sd):
 def main():
     parser = ArgumentParser(description="Share of the flips found, and memorized, by epoch of the training.")
     parser.add_argument("--experiment", choices=EXPERIMENTS, default="cnn", help="whose runs, in their usual folder")
-    parser.add_argument("--path", help="folder of other runs, relative to this script; the results go there")
+    parser.add_argument(
+        "--path", type=a_path, help="folder of other runs, relative to this script; the results go there"
+    )
     options = parser.parse_args()
     if options.path:
         folder = script_relative(options.path, __file__)

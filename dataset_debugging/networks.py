@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from config import at_least_one, positive
+from config import passes, positive
 from models.moments import load_moments
 from models.training import Schedule
 
@@ -14,9 +14,9 @@ OPTIONS = ("epochs", "train_lr", "retrain_epochs", "retrain_lr", "batch_size", "
 def add_scale_options(parser, epochs, train_lr, retrain_epochs, retrain_lr):
     """Passes and learning rates of the training on flipped labels and of the refits, with their published values."""
     add = parser.add_argument
-    add("--epochs", type=at_least_one, default=epochs, help="passes of the training on flipped labels")
+    add("--epochs", type=passes, default=epochs, help="passes of the training on flipped labels")
     add("--train_lr", type=positive, default=train_lr, help="its learning rate")
-    add("--retrain_epochs", type=at_least_one, default=retrain_epochs, help="passes of each refit")
+    add("--retrain_epochs", type=passes, default=retrain_epochs, help="passes of each refit")
     add("--retrain_lr", type=positive, default=retrain_lr, help="its learning rate")
 
 

@@ -8,6 +8,11 @@ from the network that this training has left. Goes on where it was stopped. Writ
 dataset_debugging/results/cnn_bfloat16_refits.md, a section of REPRODUCTION.md.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import os
 from threading import Lock
 
@@ -15,7 +20,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config import PROJECT_ROOT, ArgumentParser, UserError, at_least_one, device, run_command, shown, whole
+from config import (
+    PROJECT_ROOT,
+    ArgumentParser,
+    UserError,
+    a_data_folder,
+    a_file_or,
+    device,
+    run_command,
+    shown,
+    whole,
+    workers,
+)
 from dataset_debugging.accuracies import load_refits, refit_seed, side_by_side
 from dataset_debugging.calculate_orders import CHECKPOINTS, RANDOM, still_wrong
 from dataset_debugging.experiment_dataset_debugging_cnn import EXPERIMENT
@@ -74,13 +90,14 @@ class Refits:
         a, key = self.arguments, f"{protocol}, {lr}, {method}, {checkpoint}"
         if protocol == next(iter(PROTOCOLS)):
             return self.own[method, checkpoint]
+        kept = self.path.with_name(f"refits_{list(PROTOCOLS).index(protocol)}_{method}_{checkpoint}.checkpoint")
         if key in self.known:
+            kept.unlink(missing_ok=True)  # killed between the two writes below
             return self.known[key]
         wrong = still_wrong(self.dir.load_order(method)[0], self.flipped, checkpoint)
         batches = ImageBatches(self.data.x_train, flipped_labels(self.data.y_train, wrong))
         network = self.trained() if go_on else self.start.network(batches.device)
         schedule = Schedule(a["retrain_epochs"], a[lr], a["batch_size"], bfloat16=a["bfloat16"], lower=REFITTED)
-        kept = self.path.with_name(f"refits_{list(PROTOCOLS).index(protocol)}_{method}_{checkpoint}.checkpoint")
         more = {"checkpoint": kept, "identity": f"{key} {a['data']}"}
         fit(network, batches, binary_loss, schedule, refit_seed(self.number, checkpoint, 0), **more)
         found = accuracy(network, self.data)
@@ -108,9 +125,11 @@ def report(refits, cells):
 def main():
     parser = ArgumentParser(description="Refit one run of the CNN experiment in bfloat16 by other protocols.")
     parser.add_argument("--run", type=whole, default=0, help="number of the run")
-    parser.add_argument("--data_dir", help="folder of the images")
-    parser.add_argument("--weights", default="auto", help=f"starting weights: {', '.join(WEIGHTS)}, or a file")
-    parser.add_argument("--jobs", type=at_least_one, default=min(4, os.cpu_count()), help="refits side by side")
+    parser.add_argument("--data_dir", type=a_data_folder, help="folder of the images")
+    parser.add_argument(
+        "--weights", type=a_file_or(*WEIGHTS), default="auto", help=f"starting weights: {', '.join(WEIGHTS)}, or a file"
+    )
+    parser.add_argument("--jobs", type=workers, default=min(4, os.cpu_count()), help="refits side by side")
     parser.add_device()
     options = parser.parse_args()
     data = load("cifar", options.data_dir, device=device(options.device))
@@ -125,7 +144,7 @@ def main():
 
     with tqdm(desc="refits", total=len(todo)) as bar:
         pool = {"initializer": torch.set_num_threads, "initargs": (threads,)}
-        side_by_side(work, todo, options.jobs, refits.recording, bar, **pool)
+        side_by_side(work, todo, options.jobs, **pool)
     text = report(refits, found)
     print(text)
     path = PROJECT_ROOT / RESULTS / f"{NAME}_refits.md"

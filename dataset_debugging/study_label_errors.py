@@ -9,13 +9,31 @@ found of each), label_errors.md (their means) and the figure label_errors below 
 below --output. The same defaults everywhere; no detector knows which labels are wrong. See docs/label_errors.md.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import re
 import warnings
 
 import pandas as pd
 from tqdm import tqdm
 
-from config import PROJECT_ROOT, ArgumentParser, at_least_one, device, run_command, script_relative, shown
+from config import (
+    PROJECT_ROOT,
+    ArgumentParser,
+    a_data_folder,
+    a_file,
+    a_path,
+    at_least_one,
+    device,
+    passes,
+    run_command,
+    script_relative,
+    several,
+    shown,
+)
 from dataset_debugging.label_noise import NOISES
 from dataset_debugging.study_detectors import FOLDS, all_scores, area, found_at
 from dataset_debugging.study_sources import SOURCES, USUAL
@@ -58,13 +76,17 @@ def _parsed():
     known = ", ".join(noises).replace("%", "%%")
     add("--sources", nargs="+", choices=list(SOURCES), default=USUAL, metavar="NAME", help="of " + ", ".join(SOURCES))
     add("--noises", nargs="+", choices=noises, default=noises, metavar="NOISE", help=f"of {known}")
-    add("--seeds", type=at_least_one, default=5, help="of the noise, the training and the folds")
+    add("--seeds", type=several, default=5, help="of the noise, the training and the folds")
     add("--no_folds", action="store_true", help="leave out cleanlab's five folds, which cost five trainings each")
-    add("--path", default="label_errors/study", help="folder of the trainings, relative to this script")
-    add("--output", help="folder of results/ and figs/, relative to this script (default: its own)")
-    add("--data_dir", help="folder of the images and the reviews (default: $RPS_LJE_DATA, else data/)")
-    add("--vectors", help="file of word vectors of the RNN (default: glove.6B.100d.txt of --data_dir)")
-    add("--epochs", type=at_least_one, help="of the networks (default: 20 of the CNN, 10 of the RNN)")
+    add("--path", type=a_path, default="label_errors/study", help="folder of the trainings, relative to this script")
+    add("--output", type=a_path, help="folder of results/ and figs/, relative to this script (default: its own)")
+    add(
+        "--data_dir",
+        type=a_data_folder,
+        help="folder of the images and the reviews (default: $RPS_LJE_DATA, else data/)",
+    )
+    add("--vectors", type=a_file, help="file of word vectors of the RNN (default: glove.6B.100d.txt of --data_dir)")
+    add("--epochs", type=passes, help="of the networks (default: 20 of the CNN, 10 of the RNN)")
     add("--num_of_samples", type=at_least_one, help="training points of the networks (default: 300 and 2,000)")
     parser.add_device()
     options = parser.parse_args()

@@ -2,7 +2,7 @@
 
 import time
 
-from config import MODELS, ArgumentParser, base_folder, device, not_negative, portion, script_relative, shown
+from config import MODELS, ArgumentParser, a_path, base_folder, device, not_negative, portion, script_relative, shown
 from explainer.attribution import ranks
 from explainer.fidelity import fidelity
 from explainer.last_layer import RCOND, probabilities
@@ -15,8 +15,12 @@ def parser(method, damping=True):
     """The options that all methods know."""
     options = ArgumentParser(description=f"Calculate the {METHODS[method].label} weights of a trained model.")
     options.add_argument("--model", default="CNN", choices=list(MODELS), help="the model to explain")
-    options.add_argument("--saved_path", help="its run folder, relative to this script; none: its base model")
-    options.add_argument("--output", help="the .npz to write, relative to this script; none: below --saved_path")
+    options.add_argument(
+        "--saved_path", type=a_path, help="its run folder, relative to this script; none: its base model"
+    )
+    options.add_argument(
+        "--output", type=a_path, help="the .npz to write, relative to this script; none: below --saved_path"
+    )
     options.add_argument(
         "--bias",
         default="ignore",

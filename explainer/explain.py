@@ -10,6 +10,11 @@ models/RNN/predict.py, leave them out.
 Writes one HTML page that needs nothing beside it, and the same as JSON.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import hashlib
 import json
 import math
@@ -24,13 +29,16 @@ from config import (
     PROJECT_ROOT,
     ArgumentParser,
     UserError,
+    a_data_folder,
+    a_path,
+    a_text,
+    any_whole,
     number,
     positive,
     run_command,
     run_name,
     script_relative,
     shown,
-    whole,
 )
 from config import base_folder as base
 from explainer.decomposition.page import page
@@ -106,16 +114,26 @@ def main():
     add = parser.add_argument
     add("--model", required=True, choices=["CNN", "RNN"], help="whose prediction")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--test_point", type=whole, help="a test point, from 0")
-    what.add_argument("--text", help="a text of your own, in quotes (RNN)")
-    add("--saved_path", help="run folder, relative to this script (default: the model's base run)")
+    what.add_argument("--test_point", type=any_whole, help="a test point, from 0")
+    what.add_argument("--text", type=a_text, help="a text of your own, in quotes (RNN)")
+    add("--saved_path", type=a_path, help="run folder, relative to this script (default: the model's base run)")
     add("--dataset", default="cifar", choices=["cifar", "digits"], help="the images of the CNN")
-    add("--classes", nargs=2, metavar=("ZERO", "ONE"), help="the two classes of images, as train.py takes them")
-    add("--data_dir", help="folder of the images or reviews, as train.py takes it")
+    add(
+        "--classes",
+        type=a_text,
+        nargs=2,
+        metavar=("ZERO", "ONE"),
+        help="the two classes of images, as train.py takes them",
+    )
+    add("--data_dir", type=a_data_folder, help="folder of the images or reviews, as train.py takes it")
     add("--lr", type=positive, default=0.01, help="the step of RPS-LJE's weights")
     most = number(int, lambda k: 1 <= k <= MOST, f"a whole number from 1 to {MOST}")
     add("--k", type=most, default=3, help="training points by each method")
-    add("--out", help="where to write, without an ending, relative to this script (default: explanations/MODEL_RUN_…)")
+    add(
+        "--out",
+        type=a_path,
+        help="where to write, without an ending, relative to this script (default: explanations/MODEL_RUN_…)",
+    )
     options = parser.parse_args()
     explained = opened(options)
     if options.text is None:

@@ -6,11 +6,16 @@ The head is fitted to its minimum on the saved features first, so that a refit w
 from. docs/attribution.md and `explainer.evaluation` say what is measured.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import time
 
 import numpy as np
 
-from config import MODELS, PROJECT_ROOT, ArgumentParser, at_least_one, positive, run_command, shown, whole
+from config import MODELS, PROJECT_ROOT, ArgumentParser, at_least_one, positive, run_command, several, shown, whole
 from config import base_folder as base
 from explainer.attribution import RPSL2, RPSLJE, InfluenceFunction, TracIn
 from explainer.evaluation import Evaluation
@@ -43,10 +48,8 @@ def main():
     parser.add_argument("--model", default="CNN", choices=list(MODELS), help="whose base model")
     parser.add_argument("--decay", type=positive, default=1e-3, help="weight decay of the fitted head")
     parser.add_argument("--tests", type=at_least_one, default=200, help="test points, drawn by seed")
-    parser.add_argument(
-        "--number", type=at_least_one, default=100, help="points, and groups of 1 %%, that are left out"
-    )
-    parser.add_argument("--halves", type=at_least_one, default=50, help="random halves of the datamodeling score")
+    parser.add_argument("--number", type=several, default=100, help="points, and groups of 1 %%, that are left out")
+    parser.add_argument("--halves", type=several, default=50, help="random halves of the datamodeling score")
     parser.add_argument("--seed", type=whole, default=0, help="seed of every draw")
     options = parser.parse_args()
     o, began = load_outputs(base(options.model), options.model), time.perf_counter()

@@ -6,9 +6,13 @@ Each row changes one thing against the committed protocol and repeats the first 
 (train on flipped labels, weights, orders) for 10 runs with the experiment's own seeds.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 from unittest.mock import patch
@@ -17,8 +21,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config import PROJECT_ROOT, ArgumentParser, at_least_one, run_command, seed, shown
-from dataset_debugging.accuracies import refit_seed
+from config import PROJECT_ROOT, ArgumentParser, run_command, seed, several, shown
+from dataset_debugging.accuracies import refit_seed, side_by_side
 from dataset_debugging.calculate_orders import (
     checked,
     flipped_points,
@@ -94,8 +98,7 @@ def measure(data, runs, features="probability", score=suspicion):
             test_accuracy([], seed("train", run))[1],
         )
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found, *others = zip(*pool.map(one, range(runs)))
+    found, *others = zip(*side_by_side(one, [(run,) for run in range(runs)], os.cpu_count()))
     identified = {key: np.mean([curves[key] for curves in found], axis=0) for key in SETTINGS}
     return Measured(identified, *(float(np.mean(values)) for values in others))
 
@@ -127,7 +130,7 @@ def variants(runs):
 
 def main():
     options = ArgumentParser(description="Measure what the published XGBoost curves depend on.")
-    options.add_argument("--num_of_run", type=at_least_one, default=10, help="runs per row")
+    options.add_argument("--num_of_run", type=several, default=10, help="runs per row")
     runs = options.parse_args().num_of_run
     lines = []
     with warnings.catch_warnings():

@@ -2,6 +2,8 @@
 
 import html
 
+from models.screen import printable
+
 STYLE = """
 :root { --text: #1d1d1f; --soft: #666; --line: #ddd; --card: #f7f7f8; --back: #fff; color-scheme: light }
 * { box-sizing: border-box }
@@ -46,7 +48,7 @@ def page(data):
             head = f"{_escape(point['name'])}: {_escape(point['class'])}, {point['score']:+.3g}"
             parts.append(f'<div class="card"><h3>{head}</h3>{_parts(point, data["scale"], False)}</div>')
         parts.append("</div>")
-    title = html.escape(f"{data['model']}: {question['name']}")
+    title = _escape(f"{data['model']}: {question['name']}")
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -55,7 +57,7 @@ def page(data):
 
 
 def _escape(text):
-    return html.escape(str(text))
+    return html.escape(printable(text, keep="\n\t"))
 
 
 def _title(data):

@@ -3,6 +3,7 @@
 import html
 
 from explainer.decomposition.page import STYLE
+from models.screen import printable
 
 MORE = """
 .bar { display: flex; gap: .5rem; flex-wrap: wrap; align-items: center; margin: .8rem 0 }
@@ -12,6 +13,7 @@ MORE = """
 .card img { width: 100%; image-rendering: pixelated; border-radius: .3rem; margin-bottom: .4rem }
 .card dl { display: grid; grid-template-columns: auto 1fr; gap: 0 .6rem; margin: .3rem 0 0; font-size: .85rem }
 .card dt { color: var(--soft) } .card dd { margin: 0; overflow-wrap: anywhere }
+.row { border-top: 1px solid var(--line); padding-top: .3rem }
 .given { color: #ca0020 } .proposed { color: #0571b0 }
 .small { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)) } .small .card dd { overflow-wrap: normal }
 """
@@ -44,7 +46,8 @@ def gallery(table, items, title, said, name="training point", notes=()):
     """The page, as HTML. table: the rows of `find_label_errors` that it shows. title, said: its heading and its words.
 
     items: {index: {"picture": base64 of a PNG, "text": str, "row": {column: value}}}, each with what there is of it, of
-    every point of the table. name: what a point is called. notes: what was done with the data.
+    every point of the table; a row's columns are called as in its file, and stand apart from ours. name: what a point
+    is called. notes: what was done with the data.
     """
     small = bool(items) and all(set(item) == {"picture"} for item in items.values())
     cards = [_card(row, items.get(row.index_, {}), name) for row in _rows(table)]
@@ -86,12 +89,19 @@ def _card(row, item, name):
     for label, points in (("supported by", row.supporting), ("opposed by", row.opposing)):
         if len(points):
             facts.append((label, ", ".join(map(str, points)), ""))
-    facts += [(column, value, "") for column, value in item.get("row", {}).items()]  # which may be called score
-    body = "".join(
+    parts.append(f'<dl class="facts">{_facts(facts)}</dl>')
+    if item.get("row"):  # names of their own, which may be those above
+        cells = [(column or "(no name)", value, "") for column, value in item["row"].items()]
+        parts.append(f'<dl class="row" title="{_escape(name)} {row.index_} as the table has it">{_facts(cells)}</dl>')
+    return f'<div class="card" {attributes}>{"".join(parts)}</div>\n'
+
+
+def _facts(facts):
+    """Names and values as the list of a card; style: class of a value."""
+    return "".join(
         f'<dt>{_escape(label)}</dt><dd class="{style}">{_escape(value)}</dd>' for label, value, style in facts
     )
-    return f'<div class="card" {attributes}>{"".join(parts)}<dl>{body}</dl></div>\n'
 
 
 def _escape(value):
-    return html.escape(str(value), quote=True)
+    return html.escape(printable(value, keep="\n\t"), quote=True)

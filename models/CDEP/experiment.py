@@ -8,13 +8,18 @@ Writes DATASET.csv (a row for each training), .md (the table) and .png below --o
 that did best without the fault, so its numbers are of the best case.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 import config
-from config import ArgumentParser, at_least_one, run_command, script_relative, shown
+from config import ArgumentParser, a_data_folder, a_path, passes, run_command, script_relative, several, shown
 from models.CDEP.data import DATASETS, task
 from models.CDEP.methods import METHODS, Settings
 from models.CDEP.text import TEXTS
@@ -173,13 +178,13 @@ def main():
     parser = ArgumentParser(description="Sweep methods, lambdas and seeds over a data set with a fault.")
     add = parser.add_argument
     add("--dataset", default="decoydigits", choices=list(SWEEPS), help="data with a fault")
-    add("--seeds", type=at_least_one, default=3, help="trainings of each method and lambda")
+    add("--seeds", type=several, default=3, help="trainings of each method and lambda")
     add("--best", action="store_true", help="of each method only the lambda that did best without the fault")
     add("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="which of them")
-    add("--epochs", type=at_least_one, help="of each training (default: the data set's)")
-    add("--data_dir", help="folder of MNIST's files or the treebank")
+    add("--epochs", type=passes, help="of each training (default: the data set's)")
+    add("--data_dir", type=a_data_folder, help="folder of MNIST's files or the treebank")
     add("--texts", default="sst", choices=TEXTS, help="of a text data set; snippets need no folder")
-    add("--output", default="results", help="folder of table and figure, relative to this script")
+    add("--output", type=a_path, default="results", help="folder of table and figure, relative to this script")
     parser.add_device()
     options = parser.parse_args()
     target, known, where = script_relative(options.output, __file__), {}, config.device(options.device)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from config import DATA_ROOT, UserError, expanded, shown
+from config import UserError, data_folder, shown
 from models.RNN.texts import tokens
 from models.RNN.utils_imdb import texts as reviews
 
@@ -26,6 +26,9 @@ NEUTRAL = {"gender": "who", "article": "that"}  # stands for the others in a phr
 MOST = {"train": 8000, "dev": 2000, "test": 2000}  # phrases with the word
 OTHERS, LONGEST = 8000, 40  # training phrases without it; tokens
 PAD, UNKNOWN = 0, 1
+LARGEST = 2**26  # bytes of a file of trees; the treebank's largest has 2 MB
+LONG_LINE = 2**13  # letters of a tree; the treebank's longest has 1,000
+LABELS = tuple("01234")  # of a node, from very negative to very positive
 _TREE = re.compile(r"\(|\)|[^\s()]+")
 
 
@@ -57,6 +60,8 @@ class PhraseLSTM(nn.Module):
 def phrases(path):
     """The phrases of a file of labelled trees, without the neutral ones (2 of 0 ... 4); each phrase once."""
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
         lines = path.read_text(encoding="utf-8").splitlines()
         return list(dict.fromkeys(phrase for line in lines for phrase in _of_tree(line) if phrase is not None))
     except OSError as error:
@@ -70,17 +75,25 @@ def phrases(path):
 
 def _of_tree(line):
     """Of every node of a tree such as (3 (2 a) (3 (2 b) (3 c))): its `Phrase`, None for a neutral one."""
+    if len(line) > LONG_LINE:
+        raise ValueError(f"a line of {len(line):,} letters")
     open_nodes, label_next = [], False
     for part in _TREE.findall(line):
         if part == "(":
+            if label_next:
+                raise ValueError("a node without a label")
             open_nodes.append([None, []])
             label_next = True
         elif part == ")":
+            if label_next:
+                raise ValueError("a node without a label")
             label, words = open_nodes.pop()
             if open_nodes:
                 open_nodes[-1][1].extend(words)
             yield None if label == 2 or len(words) < 2 else Phrase(tuple(words), int(label > 2))
         elif label_next:
+            if part not in LABELS:
+                raise ValueError(f"the label {part[:20]}")
             open_nodes[-1][0], label_next = int(part), False
         else:
             open_nodes[-1][1].append(part.lower())
@@ -98,7 +111,7 @@ def read(texts, data_dir=None, seed=0):
         return {part: [found[i] for i in rows] for part, rows in parts.items()}
     if texts != "sst":
         raise UserError(f"--texts {texts}: give one of {', '.join(TEXTS)}")
-    folder = expanded(data_dir or DATA_ROOT)
+    folder = data_folder(data_dir)
     places = folder / "sst" / "trees", folder / "trees", folder
     trees = next((place for place in places if (place / "train.txt").exists()), places[0])
     return {part: phrases(trees / f"{part}.txt") for part in ("train", "dev", "test")}

@@ -7,6 +7,11 @@ Writes model.pt (the weights with the lowest objective on the validation data), 
 --saved_path. Goes on where it was stopped; a training that is there is not made again.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import math
 import time
 
@@ -14,7 +19,23 @@ import pandas as pd
 import torch
 from torch import nn
 
-from config import ArgumentParser, UserError, at_least_one, device, positive, run_command, script_relative, shown, whole
+from config import (
+    ArgumentParser,
+    UserError,
+    a_data_folder,
+    a_file_or,
+    a_path,
+    at_least_one,
+    count,
+    device,
+    passes,
+    positive,
+    run_command,
+    script_relative,
+    several,
+    shown,
+    whole,
+)
 from config import number as checked
 from explainer.decomposition.cd import CHOICES
 from models.CDEP.accuracy import evaluated, measured, said, weights_of
@@ -29,6 +50,7 @@ from models.training import Schedule, fit, initialized, save_network, save_tenso
 COLUMNS = ["epoch", "loss", "penalty", "relevance", "objective", "validation_loss", "validation_accuracy",
            "validation_balanced_accuracy"]  # fmt: skip
 NUMBERS = "tests", "test_accuracy", "train_accuracy", "best_epoch", "relevance", "seconds"
+SIDES = 8192  # pixels of an image's side, at most
 PROBE = 200  # training inputs in which the size of what is masked is looked at
 not_negative = checked(float, lambda x: 0 <= x < math.inf, "a number from 0 up")
 
@@ -172,19 +194,24 @@ def add_options(parser):
     add("--relu", default="acd", choices=CHOICES["relu"], help="rule of CD for rectifiers")
     add("--detach_share", action="store_true", help="take CD's shares of constants as fixed in the gradient")
     add("--classes", default="all", choices=["all", "label"], help="whose score is penalized")
-    add("--epochs", type=at_least_one, default=40, help="validations; each after --steps batches")
+    add("--epochs", type=passes, default=40, help="validations; each after --steps batches")
     add("--steps", type=at_least_one, help="batches between validations (default: all inputs once)")
     add("--lr", type=positive, default=1e-3, help="learning rate of Adam")
     add(
         "--class_weight", default="none", choices=CLASS_WEIGHTS, help="balanced: every class counts as much in the loss"
     )
     add("--batch_size", type=at_least_one, default=64, help="inputs of a batch")
-    add("--references", type=at_least_one, default=10, help="of EG, for each input")
-    add("--data_dir", help="folder of the data: MNIST's files, the treebank, or images and masks")
+    add("--references", type=several, default=10, help="of EG, for each input")
+    add("--data_dir", type=a_data_folder, help="folder of the data: MNIST's files, the treebank, or images and masks")
     add("--texts", default="sst", choices=TEXTS, help="of a text data set; snippets need no folder")
-    add("--side", type=at_least_one, default=32, help="of a folder's images, in pixels")
+    add("--side", type=count(1, SIDES), default=32, help="of a folder's images, in pixels")
     add("--backbone", choices=BACKBONES, help="of a folder: train a classifier of a frozen network's features")
-    add("--backbone_weights", default="default", help="default (downloaded), none (random), or a file")
+    add(
+        "--backbone_weights",
+        type=a_file_or("default", "none"),
+        default="default",
+        help="default (downloaded), none (random), or a file",
+    )
     parser.add_device()
 
 
@@ -210,7 +237,11 @@ def main():
     add("--method", default="cdep", choices=METHODS, help="the penalty")
     add("--lambda", dest="lam", type=not_negative, default=100.0, help="weight of the penalty")
     add("--seed", type=whole, default=0, help="seed of the data, the network and the batches")
-    add("--saved_path", help="folder, relative to this script (default: saved_models/DATASET_METHOD_LAMBDA_SEED)")
+    add(
+        "--saved_path",
+        type=a_path,
+        help="folder, relative to this script (default: saved_models/DATASET_METHOD_LAMBDA_SEED)",
+    )
     add_options(parser)
     options = parser.parse_args()
     settings = chosen(options)

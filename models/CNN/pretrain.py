@@ -4,13 +4,31 @@ Writes the starting weights of the paper's classifier, models/CNN/data/cifar10_r
 tells how they were made and how accurate they are. Goes on where it was stopped.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import hashlib
 import time
 
 import torch
 from torch.nn.functional import cross_entropy, pad
 
-from config import ArgumentParser, UserError, at_least_one, device, positive, run_command, script_relative, shown, whole
+from config import (
+    ArgumentParser,
+    UserError,
+    a_data_folder,
+    a_path,
+    at_least_one,
+    device,
+    passes,
+    positive,
+    run_command,
+    script_relative,
+    shown,
+    whole,
+)
 from models.CNN.CNN import ResNet20
 from models.CNN.data.prepare import CIFAR10, read
 from models.CNN.train import last_layer
@@ -53,18 +71,18 @@ def one_cycle(peak, rise=0.2):
 
 def main():
     parser = ArgumentParser(description="Pretrain ResNet-20 on the ten classes of CIFAR-10.")
-    parser.add_argument("--data_dir", help="folder of CIFAR-10, as train.py takes it")
+    parser.add_argument("--data_dir", type=a_data_folder, help="folder of CIFAR-10, as train.py takes it")
     parser.add_argument(
         "--num_of_samples", type=at_least_one, help="training images, as many of each class (default: all)"
     )
-    parser.add_argument("--epochs", type=at_least_one, default=100, help="passes over the training images")
+    parser.add_argument("--epochs", type=passes, default=100, help="passes over the training images")
     parser.add_argument("--lr", type=positive, default=0.3, help="highest learning rate")
     parser.add_argument("--batch_size", type=at_least_one, default=256, help="images per step")
     parser.add_argument(
         "--bfloat16", action="store_true", help="train in bfloat16: faster on GPUs and on CPUs with bfloat16 products"
     )
     parser.add_argument("--seed", type=whole, default=0, help="seed of the initialization and the shuffling")
-    parser.add_argument("--output", help=f"file to write (default: {shown(PRETRAINED)})")
+    parser.add_argument("--output", type=a_path, help=f"file to write (default: {shown(PRETRAINED)})")
     parser.add_device()
     options = parser.parse_args()
     path = PRETRAINED if options.output is None else script_relative(options.output, __file__)

@@ -5,12 +5,28 @@ python models/CNN/train.py --lr 0.01 --epochs 10 --saved_path saved_models/base
 Writes model/resnet20.pt (a state dict) and model/saved_outputs.npz below --saved_path. Goes on where it was stopped.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import hashlib
 import time
 
 import torch
 
-from config import ArgumentParser, at_least_one, device, positive, run_command, script_relative, shown, usual_run, whole
+from config import (
+    ArgumentParser,
+    a_path,
+    device,
+    passes,
+    positive,
+    run_command,
+    script_relative,
+    shown,
+    usual_run,
+    whole,
+)
 from models.CNN.data.prepare import DEFAULT_CLASSES, add_data_options
 from models.CNN.utils_cifar import ImageBatches, Start, add_training_options, as_channels_last, load
 from models.moments import add_moments_option, begin_moments, keeper
@@ -83,9 +99,13 @@ def _usual(options, classes):
 def main():
     parser = ArgumentParser(description="Train ResNet-20 on two classes of images.")
     parser.add_argument("--lr", type=positive, default=0.01, help="learning rate")
-    parser.add_argument("--epochs", type=at_least_one, default=10, help="passes over the training images")
+    parser.add_argument("--epochs", type=passes, default=10, help="passes over the training images")
     add = parser.add_argument
-    add("--saved_path", help="run folder, relative to this script (default: saved_models/base; of other images _NAME)")
+    add(
+        "--saved_path",
+        type=a_path,
+        help="run folder, relative to this script (default: saved_models/base; of other images _NAME)",
+    )
     parser.add_argument("--seed", type=whole, default=0, help="seed of the shuffling")
     add_data_options(parser)
     add_training_options(parser)

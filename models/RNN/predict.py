@@ -5,12 +5,27 @@ python models/RNN/predict.py "A brilliant, moving film with superb acting."
 Reads the model below --saved_path and every method's weights that are there.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import sys
 import textwrap
 
 import numpy as np
 
-from config import ArgumentParser, UserError, at_least_one, positive, run_command, script_relative
+from config import (
+    ArgumentParser,
+    UserError,
+    a_data_folder,
+    a_path,
+    a_text,
+    at_least_one,
+    positive,
+    run_command,
+    script_relative,
+)
 from explainer.methods import METHODS
 from explainer.weights import COMMANDS, load_weights, weights_path
 from models.RNN.saved import SavedModel
@@ -21,9 +36,11 @@ SHOWN = 160  # characters of a review
 
 def main():
     parser = ArgumentParser(description="Predict the sentiment of a text, and show the reviews behind the prediction.")
-    parser.add_argument("text", help="the text, in quotes")
-    parser.add_argument("--saved_path", default="saved_models/base", help="run folder, relative to this script")
-    parser.add_argument("--data_dir", help="folder of the reviews, as train.py takes it")
+    parser.add_argument("text", type=a_text, help="the text, in quotes")
+    parser.add_argument(
+        "--saved_path", type=a_path, default="saved_models/base", help="run folder, relative to this script"
+    )
+    parser.add_argument("--data_dir", type=a_data_folder, help="folder of the reviews, as train.py takes it")
     parser.add_argument("--lr", type=positive, default=0.01, help="the step of RPS-LJE's weights")
     parser.add_argument("--k", type=at_least_one, default=3, help="reviews by each method")
     options = parser.parse_args()

@@ -6,6 +6,11 @@ Writes model/lstm.pt (a state dict), vocabulary.txt, reviews.json (which texts t
 --saved_path. Goes on where it was stopped.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import copy
 import hashlib
 import time
@@ -17,10 +22,15 @@ import torch
 from config import (
     ArgumentParser,
     UserError,
+    a_data_folder,
+    a_file,
+    a_path,
     at_least_one,
     at_least_two,
     boolean,
+    count,
     device,
+    passes,
     positive,
     run_command,
     script_relative,
@@ -30,6 +40,7 @@ from config import (
 )
 from explainer.label_errors import Moment
 from models.files import save_json, save_text
+from models.memory import room
 from models.moments import BEFORE, add_moments_option, begin_moments, keep_moment, keeper
 from models.outputs import SavedOutputs, open_run, outputs_path
 from models.RNN import utils_imdb
@@ -37,6 +48,7 @@ from models.RNN.batches import Reviews
 from models.RNN.RNN import SentimentLSTM
 from models.training import Schedule, binary_loss, enough_memory, fit, initialized, save_network
 
+UNITS = 16384  # of an LSTM, at most
 EVALUATED = 50000  # padded words in a batch when nothing is trained
 
 
@@ -65,6 +77,7 @@ def read(options, chosen_device):
     """The data that the options of a command ask for (see `add_options`), on a torch device."""
     if options.vectors and not options.use_pretrained:
         raise UserError(f"--vectors: got {options.vectors} beside --use_pretrained False; leave one of them out")
+    room(_bytes(options.hidden_dim), f"--hidden_dim {options.hidden_dim}")
     corpus = utils_imdb.load(options.dataset, options.data_dir, options.skip_unreadable)
     vectors, known = None, 0
     if options.use_pretrained:
@@ -78,6 +91,11 @@ def read(options, chosen_device):
         parts[name] = Reviews(reviews, chosen_device)
     more = {"corpus": corpus, "chosen": chosen, "dataset": options.dataset, "max_length": options.max_length}
     return Data(**parts, vectors=vectors, known=known, **more, fingerprint=digest.hexdigest()[:16])
+
+
+def _bytes(hidden):
+    """What the LSTMs take in a training: float32, their gradients and both averages of Adam."""
+    return 16 * 8 * hidden * (utils_imdb.WIDTH + 4 * hidden)
 
 
 def new_network(data, hidden, number):
@@ -200,13 +218,17 @@ def add_options(parser):
     """The options that choose the reviews and the network."""
     add = parser.add_argument
     add("--dataset", default="imdb", choices=utils_imdb.DATASETS, help="reviews to train on; snippets need no folder")
-    add("--data_dir", help="folder of IMDB and the vectors (default: $RPS_LJE_DATA, else data/)")
+    add("--data_dir", type=a_data_folder, help="folder of IMDB and the vectors (default: $RPS_LJE_DATA, else data/)")
     add("--use_pretrained", type=boolean, default=True, metavar="True|False", help="begin with trained word vectors")
-    add("--vectors", help="file of word vectors in GloVe's text format (default: glove.6B.100d.txt of --data_dir)")
+    add(
+        "--vectors",
+        type=a_file,
+        help="file of word vectors in GloVe's text format (default: glove.6B.100d.txt of --data_dir)",
+    )
     add("--skip_unreadable", action="store_true", help="leave out reviews that are empty or no UTF-8")
     add("--num_of_samples", type=at_least_two, help="keep so many training reviews, and as large a share of the others")
     add("--max_length", type=at_least_one, help="read so many words of each review (default: all)")
-    add("--hidden_dim", type=at_least_one, default=256, help="units of each LSTM")
+    add("--hidden_dim", type=count(1, UNITS), default=256, help="units of each LSTM")
     add("--batch_size", type=at_least_one, default=64, help="reviews per step")
     add("--bfloat16", action="store_true", help="train in bfloat16: faster on GPUs and on CPUs with bfloat16 products")
 
@@ -214,9 +236,13 @@ def add_options(parser):
 def main():
     parser = ArgumentParser(description="Train a bidirectional LSTM on film reviews.")
     parser.add_argument("--lr", type=positive, default=1e-3, help="learning rate of Adam")
-    parser.add_argument("--epochs", type=at_least_one, default=10, help="passes over the training reviews")
+    parser.add_argument("--epochs", type=passes, default=10, help="passes over the training reviews")
     add = parser.add_argument
-    add("--saved_path", help="run folder, relative to this script (default: saved_models/base; of other reviews _NAME)")
+    add(
+        "--saved_path",
+        type=a_path,
+        help="run folder, relative to this script (default: saved_models/base; of other reviews _NAME)",
+    )
     parser.add_argument("--seed", type=whole, default=0, help="seed of the initialization and the batches")
     add_options(parser)
     add_moments_option(parser)

@@ -3,9 +3,14 @@
 Writes model/xgb.ubj and model/saved_outputs.npz below models/Xgboost/saved_models/base.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import time
 
-from config import ArgumentParser, run_command, script_relative, shown, whole
+from config import ArgumentParser, a_path, run_command, script_relative, shown, whole
 from models.outputs import outputs_path
 from models.Xgboost.trees import FEATURES, fit, save, saved_outputs
 from models.Xgboost.utils_german import load
@@ -32,7 +37,9 @@ def train(folder, features="probability", seed=SEED, y_train=None):
 
 def main():
     options = ArgumentParser(description="Train XGBoost on German Credit.")
-    options.add_argument("--saved_path", default="saved_models/base", help="run folder, relative to this script")
+    options.add_argument(
+        "--saved_path", type=a_path, default="saved_models/base", help="run folder, relative to this script"
+    )
     options.add_argument(
         "--features",
         default="probability",

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from benchmarks.measure import peak_memory, seconds
-from config import at_least_one, device
+from config import a_text, at_least_one, device, several
 from explainer.attribution import RPSLJE, InfluenceFunction
+from models.memory import room
 
 LR, K, BLOCK = 0.01, 5, 2**20
 
@@ -19,8 +20,8 @@ def add_options(parser):
     add("--n", type=at_least_one, nargs="+", default=[10000, 50000], help="training points")
     add("--d", type=at_least_one, nargs="+", default=[64, 512], help="features")
     add("--m", type=at_least_one, default=1000, help="test points")
-    add("--repeats", type=at_least_one, default=7, help="measurements, of which the median counts")
-    add("--device", default="cpu", help="where the arrays are, and with them the work: cpu, cuda or auto")
+    add("--repeats", type=several, default=7, help="measurements, of which the median counts")
+    add("--device", type=a_text, default="cpu", help="where the arrays are, and with them the work: cpu, cuda or auto")
 
 
 def problem(n, d, m):
@@ -106,7 +107,8 @@ def captum_tracin(F, y, theta, F_test, lje):
 
 
 def run(options):
-    where = device(options.device)
+    where, n, d = device(options.device), max(options.n), max(options.d)
+    room(8 * d * (n + d + options.m), f"--n {n} with --d {d} and --m {options.m}")
     place = torch.cuda.get_device_name() if where.type == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"{options.m:,} test points, float32, {place}, medians of {options.repeats}")
     print("| method | n | d | bare, s | ours, s | ratio | bare, MB | ours, MB | self-influence differs | top 5 agree |")

@@ -6,16 +6,16 @@ import torch
 from torch import nn
 
 from benchmarks.measure import seconds
-from config import at_least_one
+from config import several, workers
 from explainer.decomposition import cd
 from models.CNN.CNN import ResNet20
 from models.training import keep_freed_memory
 
 
 def add_options(parser):
-    parser.add_argument("--masks", type=at_least_one, default=256, help="masks over one image")
-    parser.add_argument("--repeats", type=at_least_one, default=7, help="measurements, of which the median counts")
-    parser.add_argument("--threads", type=at_least_one, default=1, help="threads of torch")
+    parser.add_argument("--masks", type=several, default=256, help="masks over one image")
+    parser.add_argument("--repeats", type=several, default=7, help="measurements, of which the median counts")
+    parser.add_argument("--threads", type=workers, default=1, help="threads of torch")
 
 
 def small():

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from config import at_least_one, device
+from config import a_data_folder, at_least_one, device, passes, several
 from models.CNN.data.prepare import read
 from models.CNN.train import accuracy, fit_binary
 from models.CNN.utils_cifar import MEAN, STD, Start, load
@@ -17,10 +17,10 @@ from models.training import Schedule, keep_freed_memory
 
 def add_options(parser):
     parser.add_argument("--dataset", default="cifar", choices=("cifar", "digits"), help="the images")
-    parser.add_argument("--data_dir", help="folder of the images")
+    parser.add_argument("--data_dir", type=a_data_folder, help="folder of the images")
     parser.add_argument("--num_of_samples", type=at_least_one, default=10000, help="training images")
-    parser.add_argument("--epochs", type=at_least_one, default=2, help="passes over them")
-    parser.add_argument("--seeds", type=at_least_one, default=3, help="trainings by each route")
+    parser.add_argument("--epochs", type=passes, default=2, help="passes over them")
+    parser.add_argument("--seeds", type=several, default=3, help="trainings by each route")
     parser.add_device()
 
 

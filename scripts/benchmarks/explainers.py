@@ -8,16 +8,17 @@ import numpy as np
 import torch
 
 from benchmarks.measure import peak_memory, seconds
-from config import UserError, at_least_one
+from config import UserError, at_least_one, several
 from explainer.methods import METHODS, points
 from explainer.weights import save_weights
+from models.memory import room
 from models.outputs import SavedOutputs
 
 LR = 0.01
 
 
 def add_options(parser):
-    parser.add_argument("--repeats", type=at_least_one, default=7, help="measurements, of which the median counts")
+    parser.add_argument("--repeats", type=several, default=7, help="measurements, of which the median counts")
     parser.add_argument("--n", type=at_least_one, default=17500, help="training points")
     parser.add_argument("--d", type=at_least_one, default=512, help="features")
 
@@ -57,6 +58,7 @@ def run(options):
     """RPS-LJE: ours against the bare operations."""
     if options.n < 10 * options.d:
         raise UserError(f"--n {options.n}: give at least 10 times --d {options.d}, so that the Hessian is regular")
+    room(16 * options.d * (options.n + options.d), f"--n {options.n} with --d {options.d}")
     n, d, outputs = options.n, options.d, problem(options.n, options.d)
     features = outputs.intermediate_train.nbytes
     times, memory, results = {ours: [], bare: []}, {}, []

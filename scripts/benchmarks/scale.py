@@ -9,9 +9,10 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.measure import peak_memory, resident, seconds
-from config import at_least_one
+from config import a_path, at_least_one, several
 from explainer.attribution import InfluenceFunction
 from explainer.attribution.rows import Rows
+from models.memory import room
 
 SHARD, K, MEMORY = 62500, 10, 2**28
 
@@ -21,8 +22,8 @@ def add_options(parser):
     add("--n", type=at_least_one, nargs="+", default=[125000, 250000, 500000, 1000000], help="training points")
     add("--d", type=at_least_one, default=512, help="features")
     add("--m", type=at_least_one, default=1000, help="test points")
-    add("--repeats", type=at_least_one, default=3, help="measurements, of which the median counts")
-    add("--folder", help="where the shards are made (n x d x 4 bytes; default: a temporary folder)")
+    add("--repeats", type=several, default=3, help="measurements, of which the median counts")
+    add("--folder", type=a_path, help="where the shards are made (n x d x 4 bytes; default: a temporary folder)")
 
 
 def made(folder, n, d):
@@ -58,6 +59,7 @@ def ours(source, labels, theta, F_test):
 
 
 def run(options):
+    room(4 * options.d * (options.m + SHARD + 4 * options.d), f"--d {options.d} with --m {options.m}")
     F_test = torch.randn(options.m, options.d, generator=torch.Generator().manual_seed(99))
     print(f"d = {options.d}, {options.m:,} test points, top {K}, float32 shards, {torch.get_num_threads()} threads")
     print("| n | data, MB | bare products, s | ours, s | ratio | s per 100,000 points | peak of the process, MB |")

@@ -120,7 +120,7 @@ def test_bad_settings(bad):
         (["--lr", "1e30", "--steps", "1"], "the objective is nan after step 1|is nan at step 2"),
         (
             ["--dataset", "colormnist", "--data_dir", "nowhere"],
-            "no MNIST in nowhere: looked for t10k-images-idx3-ubyte in mnist and MNIST/raw",
+            "there is no folder nowhere: give the one of the data as --data_dir, or make it",
         ),
     ],
 )

@@ -116,6 +116,9 @@ def test_images_that_cannot_be_had_say_where_they_were_looked_for(refused, monke
             raise OSError("<urlopen error no route to host>")
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", Archive)
+    assert "there is no folder absent" in refused(train.main, "--data_dir", tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()
+    (tmp_path / "absent").mkdir()
     said = refused(train.main, "--weights", "none", "--data_dir", tmp_path / "absent")
     for part in ("train/<class>/*", "cifar-10-batches-py", "no route to host", "--data_dir", "--dataset digits"):
         assert part in said

@@ -6,13 +6,29 @@ python explainer/decomposition/experiments/adversarial.py --model CNN       ResN
 Writes explainer/results/adversarial_{mnist,cnn}.csv (one row for each attacked image) and .md.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import time
 
 import numpy as np
 import pandas as pd
 import torch
 
-from config import PROJECT_ROOT, ArgumentParser, UserError, at_least_one, base_folder, run_command, shown, whole
+from config import (
+    PROJECT_ROOT,
+    ArgumentParser,
+    UserError,
+    a_data_folder,
+    at_least_one,
+    base_folder,
+    run_command,
+    several,
+    shown,
+    whole,
+)
 from explainer.decomposition import mnist, tiles
 from explainer.decomposition.adversarial import boundary_attack, compare, fgsm, gradient_attack, predicted
 from models.CNN.data.prepare import read
@@ -57,9 +73,9 @@ def main():
     parser = ArgumentParser(description="Spearman's correlation of the parts' scores before and after an attack.")
     add = parser.add_argument
     add("--model", required=True, choices=["MNIST", "CNN"], help="whose images")
-    add("--number", type=at_least_one, default=60, help="test images that are attacked, drawn by seed")
+    add("--number", type=several, default=60, help="test images that are attacked, drawn by seed")
     add("--size", type=at_least_one, default=4, help="pixels of a tile's side")
-    add("--data_dir", help="folder of the images")
+    add("--data_dir", type=a_data_folder, help="folder of the images")
     add("--seed", type=whole, default=0, help="seed of the draw, of MNIST's network and of the boundary attack")
     options = parser.parse_args()
     began = time.perf_counter()
