@@ -14,6 +14,7 @@ LABELS = ("neg", "pos")  # 0 and 1
 CLASSES = "negative", "positive"  # the same, as they are shown
 SPLIT_SEED = 1234  # the published one
 SNIPPETS_TEST = 0.3  # of the snippets
+MOST = 2**20  # bytes of a text in a file of its own; IMDB's longest has 14,000
 WITHOUT = "to train without any: --dataset snippets"
 
 
@@ -40,11 +41,15 @@ class Files(Texts):
         for p, section in enumerate(("train", "test")):
             for label, name in enumerate(LABELS):
                 below = folder / section / name
-                files = sorted((f for f in _listing(below) if f.name.endswith(".txt")), key=lambda f: f.name)
+                files = (f for f in _listing(below) if f.name.endswith(".txt") and f.is_file())
+                files = sorted(files, key=lambda f: f.name)
                 if not files:
                     raise UserError(f"{shown(below)} holds no reviews (*.txt): unpack IMDB again; {WITHOUT}")
                 for file in files:
                     status = file.stat()
+                    if status.st_size > MOST:
+                        size = f"{status.st_size:,} bytes, more than the {MOST:,} of a review"
+                        raise UserError(f"{shown(below / file.name)} has {size}: remove it")
                     digest.update(f"{section}/{name}/{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
                 names += [f"{section}/{name}/{file.name}" for file in files]
                 labels += [label] * len(files)
@@ -52,10 +57,13 @@ class Files(Texts):
         super().__init__(names, labels, part, digest.hexdigest())
 
     def text(self, i):
+        path = self.folder / self.names[i]
         try:
-            text = (self.folder / self.names[i]).read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             return ""
+        except OSError as error:
+            raise UserError(f"cannot read {shown(path)} ({error.strerror}): mend or remove it") from error
         return text.replace("<br />", " ").strip()
 
 
