@@ -53,7 +53,7 @@ MODELS = {
 
 def to_write(path, folder=False):
     """The path of a file, or folder, that can be written as far as can be told before. Raises UserError for others."""
-    path = Path(path)
+    path = expanded(path)
     if folder and os.path.exists(path) and not os.path.isdir(path):
         raise UserError(f"{shown(path)} is a file: give a folder")
     if not folder and os.path.exists(path) and not os.path.isfile(path):
@@ -120,6 +120,11 @@ def script_relative(path, script):
     if not script.is_relative_to(CODE_ROOT):
         raise UserError(f"{script} is not of the installed copy, {CODE_ROOT}: run pip install -e . in the one you use")
     return Path(os.path.normpath(PROJECT_ROOT / script.parent.relative_to(CODE_ROOT) / expanded(path)))
+
+
+def given_folder(path, script):
+    """A run's folder as it is given, which can be written, or None. Called before data are read."""
+    return None if path is None else to_write(script_relative(path, script), folder=True)
 
 
 def data_folder(given=None):

@@ -28,11 +28,12 @@ from config import (
     a_path,
     at_least_one,
     device,
+    given_folder,
     passes,
     run_command,
-    script_relative,
     several,
     shown,
+    to_write,
 )
 from dataset_debugging.label_noise import NOISES
 from dataset_debugging.study_detectors import FOLDS, all_scores, area, found_at
@@ -59,9 +60,9 @@ def judged(kept, seed):
 
 def main():
     options = _parsed()
-    folder = script_relative(options.path, __file__)
+    folder = given_folder(options.path, __file__)
+    output = given_folder(options.output, __file__) or to_write(PROJECT_ROOT / "dataset_debugging", folder=True)
     table = pd.DataFrame(_all(options, folder), columns=COLUMNS)
-    output = PROJECT_ROOT / "dataset_debugging" if options.output is None else script_relative(options.output, __file__)
     path = output / "results" / "label_errors.csv"
     save_text(path, table.drop(columns="seconds").to_csv(index=False, lineterminator="\n"))
     text = summary(table)

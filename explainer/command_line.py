@@ -2,7 +2,18 @@
 
 import time
 
-from config import MODELS, ArgumentParser, a_path, base_folder, device, not_negative, portion, script_relative, shown
+from config import (
+    MODELS,
+    ArgumentParser,
+    a_path,
+    base_folder,
+    device,
+    not_negative,
+    portion,
+    script_relative,
+    shown,
+    to_write,
+)
 from explainer.attribution import ranks
 from explainer.fidelity import fidelity
 from explainer.last_layer import RCOND, probabilities
@@ -46,7 +57,7 @@ def run(script, method, options, settings, **more):
     folder = script_relative(options.saved_path, script) if given else base_folder(options.model)
     path = weights_path(folder, method, lr=settings.get("lr"))
     path = script_relative(options.output, script) if options.output is not None else path
-    chosen = device(options.device)
+    chosen, path = device(options.device), to_write(path)
     outputs = load_outputs(folder, options.model)
     tensors = points(outputs, chosen, options.bias)
     start = time.perf_counter()

@@ -20,7 +20,6 @@ import json
 import math
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -39,6 +38,7 @@ from config import (
     run_name,
     script_relative,
     shown,
+    to_write,
 )
 from config import base_folder as base
 from explainer.decomposition.page import page
@@ -99,14 +99,24 @@ def gather(explained, given, name, lr, k):
     return {"model": str(shown(explained.folder)), "question": question, "methods": methods, "scale": scale}
 
 
-def opened(options):
-    """The trained model that the options name."""
-    folder = base(options.model) if options.saved_path is None else script_relative(options.saved_path, __file__)
+def opened(options, folder):
+    """The trained model that the options name, of a run folder."""
     if options.model == "RNN":
         return Texts(folder, options.data_dir)
     if options.text is not None:
         raise UserError("--text is for --model RNN: give --test_point")
     return Images(folder, options.dataset, options.data_dir, options.classes)
+
+
+def _pages(options, folder):
+    """{suffix: the file to write}. Raises UserError where one cannot be written."""
+    slug = f"test_{options.test_point}" if options.text is None else slug_of(options.text)
+    out = PROJECT_ROOT / "explainer" / "explanations" / f"{run_name(options.model, folder)}_{slug}"
+    out = out if options.out is None else script_relative(options.out, __file__)
+    if out.is_dir():
+        raise UserError(f"--out {shown(out)} is a folder: give a name in it")
+    out = out.with_suffix("") if out.suffix in (".html", ".json") else out
+    return {suffix: to_write(f"{out}{suffix}") for suffix in (".html", ".json")}
 
 
 def main():
@@ -135,7 +145,9 @@ def main():
         help="where to write, without an ending, relative to this script (default: explanations/MODEL_RUN_…)",
     )
     options = parser.parse_args()
-    explained = opened(options)
+    folder = base(options.model) if options.saved_path is None else script_relative(options.saved_path, __file__)
+    pages = _pages(options, folder)
+    explained = opened(options, folder)
     if options.text is None:
         given, name = explained.test(options.test_point), f"Test point {options.test_point}"
     else:
@@ -144,11 +156,6 @@ def main():
     for key in set(METHODS) - {method["method"] for method in data["methods"]}:
         more = f" with --lr {options.lr:g}" if key == "ours" else ""
         print(f"left out: {METHODS[key].label}, there are no weights of it{more}", file=sys.stderr)
-    slug = f"test_{options.test_point}" if options.text is None else slug_of(options.text)
-    out = PROJECT_ROOT / "explainer" / "explanations" / f"{run_name(options.model, explained.folder)}_{slug}"
-    out = script_relative(options.out, __file__) if options.out else out
-    out = out.with_suffix("") if out.suffix in (".html", ".json") else out
-    pages = {suffix: Path(f"{out}{suffix}") for suffix in (".html", ".json")}
     save_text(pages[".html"], page(data))
     save_text(pages[".json"], json.dumps(data, indent=1))
     question = data["question"]

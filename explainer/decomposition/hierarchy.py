@@ -8,6 +8,8 @@ import numpy as np
 from config import UserError
 from models.files import load_json, save_text
 
+REMEDY = "give what to_json has written"
+
 
 @dataclass(eq=False)
 class Hierarchy:
@@ -77,19 +79,44 @@ class Hierarchy:
     @classmethod
     def from_json(cls, source):
         """From what `to_json` gives: the text, or the path of a file. Raises UserError where it is neither."""
+        given = isinstance(source, str) and source.lstrip().startswith("{")  # the path of a file may begin so as well
         try:
-            data = json.loads(source) if str(source).lstrip().startswith("{") else load_json(source, "give a hierarchy")
-            return cls(
+            data = json.loads(source) if given else load_json(source, REMEDY)
+            read = cls(
                 [np.array(level, dtype=int) for level in data["levels"]],
-                [{int(c): score for c, score in scores.items()} for scores in data["scores"]],
+                [{int(c): _score(score) for c, score in scores.items()} for scores in data["scores"]],
                 [np.array([np.nan if s is None else s for s in scores], float) for scores in data["unit_scores"]],
-                None if data["units"] is None else np.array(data["units"]),
+                None if data["units"] is None else np.array(data["units"], dtype=int),
                 data["names"],
             )
+            return read._checked()
         except UserError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"this is no hierarchy ({error}): give what to_json has written") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            raise UserError(f"this is no hierarchy ({error}): {REMEDY}") from error
+
+    def _checked(self):
+        """The same hierarchy. Raises ValueError where its parts do not fit each other."""
+        U, levels = len(self.unit_scores[0]) if self.unit_scores else 0, len(self.levels)
+        if not (U and levels == len(self.scores) == len(self.unit_scores)):
+            raise ValueError("levels, scores and unit_scores are not of one length")
+        if any(array.shape != (U,) for array in (*self.levels, *self.unit_scores)):
+            raise ValueError("its levels are of different numbers of units")
+        for level, scores in zip(self.levels, self.scores):
+            if level.min() < 0 or set(level[level > 0].tolist()) - set(scores):
+                raise ValueError("a component has no score")
+        names = self.names
+        if not isinstance(names, list) or len(names) not in (0, U) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"names are not texts of its {U} units")
+        if self.units is not None and (self.units.ndim != 2 or not 0 <= self.units.min() <= self.units.max() < U):
+            raise ValueError(f"units are not pixels of its {U} units")
+        return self
+
+
+def _score(score):
+    """A component's score, a number or a list of them, as it is."""
+    np.array(score, float)
+    return score
 
 
 def _plain(score):

@@ -1,5 +1,6 @@
 """Pictures of decompositions: each writes a PNG, whole or not at all, and returns the data that it shows."""
 
+from itertools import count
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,20 +11,28 @@ from matplotlib.patches import Rectangle
 
 from config import UserError
 from models.files import replacing
+from models.screen import printable
 
 COLOURS = "RdBu"  # red against, white nothing, blue for
 FRAMES = ("#009E73", "#E69F00", "#CC79A7", "#7F4FC9", "#8C6D31", "#B5BD00", "#000000", "#777777")  # no blue, no red
 DPI = 150
 ROUNDING = 1e-4  # beyond 0 and 1
-CENTRED = {"ha": "center", "va": "center", "fontsize": 8, "parse_math": False}
+OURS = "level", "component", "units"  # columns of a table whose others are called as classes
+CENTRED = {"ha": "center", "va": "center", "fontsize": 8}
 
 
+def as_written():
+    """Draw texts as they are: a $ in a word, a class or a title begins no formula."""
+    return plt.rc_context({"text.parse_math": False})
+
+
+@as_written()
 def draw_sentence(hierarchy, path, tokens=None, title=""):
     """A sentence's hierarchy: the tokens below, one row for each level above, colours centred at zero.
 
     Returns a table: level, first and last token (from 0), text, score.
     """
-    tokens = [str(token) for token in (hierarchy.names if tokens is None else tokens)]
+    tokens = [printable(token) for token in (hierarchy.names if tokens is None else tokens)]
     if len(tokens) != len(hierarchy.levels[0]):
         raise UserError(f"got {len(tokens)} tokens for a hierarchy of {len(hierarchy.levels[0])}: give one for each")
     nodes = sorted(_outermost(hierarchy.collapse()), key=lambda node: (node["level"], node["units"]))
@@ -53,6 +62,7 @@ def draw_sentence(hierarchy, path, tokens=None, title=""):
     return _saved(figure, path, pd.DataFrame(data))
 
 
+@as_written()
 def draw_words(tokens, maps, path, title=""):
     """One sentence and what several methods make of its tokens, a row each on its own scale, centred at zero.
 
@@ -68,7 +78,7 @@ def draw_words(tokens, maps, path, title=""):
         for t, value in enumerate(values):
             colour, shade = plt.get_cmap(COLOURS)(norm(value)), "white" if abs(value) > 0.6 * norm.vmax else "black"
             axis.add_patch(Rectangle((left[t], row), widths[t], 0.92, facecolor=colour, edgecolor="white"))
-            axis.text(left[t] + widths[t] / 2, row + 0.46, tokens[t], color=shade, **CENTRED)
+            axis.text(left[t] + widths[t] / 2, row + 0.46, printable(tokens[t]), color=shade, **CENTRED)
     axis.set(xlim=(0, left[-1]), ylim=(len(maps), 0), yticks=np.arange(len(maps)) + 0.46, yticklabels=list(maps))
     axis.set_xticks([])
     axis.tick_params(length=0)
@@ -104,12 +114,13 @@ def seen(image):
     return image.clip(0, 1).astype(float)
 
 
+@as_written()
 def draw_image(hierarchy, image, path, classes=(), scores=None, title="", levels=5):
     """An image's hierarchy, a column for each of `levels` levels: unit scores, components over the image, class scores.
 
     image (H,W), (H,W,3): 0 to 1, or bytes. scores(sets) -> (n,K): all classes' scores of sets of units, for the third
     row, which is the hierarchy's own score where it is None. Returns a table: level, component, units, and a column per
-    class.
+    class, called as the class, or "class NAME" and "class NAME, 2" where that is the name of another column.
     """
     image = seen(image)
     if hierarchy.units is None or image.shape[:2] != hierarchy.units.shape:
@@ -132,9 +143,10 @@ def draw_image(hierarchy, image, path, classes=(), scores=None, title="", levels
         if len(parts) and classes and len(classes) != values.shape[1]:
             raise UserError(f"got {len(classes)} classes for {values.shape[1]} scores: give one for each")
         names = list(classes) or (["score"] if values.shape[1] == 1 else [str(k) for k in range(values.shape[1])])
-        _bars(bottom, parts, values, names)
+        _bars(bottom, parts, values, [printable(name) for name in names])
         for (c, units), value in zip(parts.items(), values):
-            data.append({"level": int(level), "component": c, "units": units, **dict(zip(names, value.tolist()))})
+            own = dict(zip(OURS, (int(level), c, units)))
+            data.append({**own, **dict(zip(_columns(names), value.tolist()))})
         for axis in (top, middle):
             axis.set(xticks=[], yticks=[])
         bottom.set_visible(bool(parts))
@@ -146,6 +158,7 @@ def draw_image(hierarchy, image, path, classes=(), scores=None, title="", levels
     return _saved(figure, path, pd.DataFrame(data))
 
 
+@as_written()
 def draw_parts(hierarchy, image, path):
     """An image with the first components that were chosen, beside what each of its units adds by itself.
 
@@ -163,6 +176,15 @@ def draw_parts(hierarchy, image, path):
         axis.set(xticks=[], yticks=[])
     figure.tight_layout(pad=0.4)
     return _saved(figure, path, values)
+
+
+def _columns(names):
+    """A column's name for each class: its own, where no other column has it."""
+    found = [*OURS]
+    for name in names:
+        other = (f"class {name}" + (f", {k}" if k > 1 else "") for k in count(1))
+        found.append(name if name not in found else next(n for n in other if n not in {*found, *names}))
+    return found[len(OURS) :]
 
 
 def _outline(axis, units, some, colour):
@@ -198,6 +220,7 @@ def _bars(axis, parts, values, names):
         axis.set_xticks([])
 
 
+@as_written()
 def draw_methods(image, maps, path, title=""):
     """One image and what several methods make of it, each on its own scale, centred at zero.
 
@@ -218,6 +241,7 @@ def draw_methods(image, maps, path, title=""):
     return _saved(figure, path, {name: np.asarray(values) for name, values in maps.items()})
 
 
+@as_written()
 def draw_layers(nodes, path, title=""):
     """How much is relevant, operation by operation: the sums of |b| and |g| and the relevant share.
 

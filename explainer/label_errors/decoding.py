@@ -2,11 +2,11 @@
 
 import codecs
 import gzip
+import io
 import re
 import zlib
-from pathlib import Path
 
-from config import UserError, shown
+from config import UserError, expanded, shown
 
 MARKS = (  # of the order of bytes, at the beginning of a file; the longer ones first
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -25,7 +25,7 @@ OTHERS = (  # how files that are no table of text begin
     (b"%PDF", "a PDF file", "save the table as CSV"),
     (b"SQLite format 3", "an SQLite file", "save the table as CSV"),
 )
-GZIP = b"\x1f\x8b"
+GZIP, MOST = b"\x1f\x8b", 2**30  # bytes of an unpacked file
 STRANGE = "[a-z](?=[^\\W\\d_])[À-ÞŠŒŽŸ]|[A-Za-z][¡-©«-´¶-¹»-¿×÷†‡‰ˆ˜][a-z]"  # a capital or a sign within a word
 ODD = 0.2  # share of letters beyond ASCII from which on a text of one byte a letter is not taken for a western one
 
@@ -36,14 +36,16 @@ def read_text(path, encoding=None):
     Found are UTF-8, UTF-16 and UTF-32 by their marks, and else Windows-1252, of which Latin-1's letters are a part, for
     what reads as a western language. Raises UserError for what cannot be told.
     """
-    path, notes = Path(path), []
+    path, notes = expanded(path), []
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{shown(path)} is a folder or a device: give a CSV file")
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {shown(path)} ({error.strerror}): give a CSV file") from error
     if data.startswith(GZIP):
         try:
-            data = gzip.decompress(data)
+            data = _unpacked(path, data)
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{shown(path)} is a broken gzip file ({error}): give it whole, or a CSV file") from error
         notes.append("the file is compressed by gzip")
@@ -56,6 +58,15 @@ def read_text(path, encoding=None):
     if found not in ("utf-8", "utf-8-sig"):
         notes.append(f"the file is read as {found}; --encoding names another one")
     return _decoded(path, data, found), notes
+
+
+def _unpacked(path, data):
+    """What gzip has packed, of a size that a table can have in memory."""
+    with gzip.open(io.BytesIO(data)) as file:
+        found = file.read(MOST + 1)
+    if len(found) > MOST:
+        raise UserError(f"{shown(path)} unpacks to more than {MOST / 1e9:.1f} GB: unpack it, and give a part of it")
+    return found
 
 
 def _given(path, data, encoding):
@@ -72,11 +83,13 @@ def _given(path, data, encoding):
 def _decoded(path, data, encoding):
     try:
         text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
+    except UnicodeError as error:
+        line = data[: getattr(error, "start", 0)].count(b"\n") + 1
         raise UserError(
             f"line {line} of {shown(path)} is not written in {encoding}: name its own as --encoding"
         ) from error
+    if re.search("[\ud800-\udfff]", text):
+        raise UserError(f"{shown(path)} holds halves of letters as {encoding}: name its own as --encoding")
     if "\0" in text:
         raise UserError(f"{shown(path)} holds zero bytes as {encoding}: name its --encoding, such as utf-16-le")
     return text

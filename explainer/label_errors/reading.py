@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -210,18 +210,19 @@ def _named(path, target, cells):
         if not name and len(column) and not any(cell.strip() for cell in column):
             notes.append(f"column {j + 1} has neither a name nor a value; it is left out")
             continue
-        names.append(name or f"Unnamed: {j}")
+        names.append(name or _free(f"Unnamed: {j}", cells.names))
         columns.append(column)
     if names.count(target) > 1:
         raise UserError(f"{shown(path)} has {names.count(target)} columns called {target}: give each its own name")
-    taken, found = set(names), []
+    taken, found = set(names), {}
     for name in names:
-        k, new = 0, name
-        while new in found:
-            k += 1
-            new = f"{name}.{k}"
-            new = new if new not in taken else name
+        new = _free(name, taken | found.keys()) if name in found else name
         if new != name:
             notes.append(f"column {name} is there more than once; the later one is called {new}")
-        found.append(new)
-    return cells._replace(names=found, columns=columns)
+        found[new] = None
+    return cells._replace(names=list(found), columns=columns)
+
+
+def _free(name, taken):
+    """A name that is not taken: the name itself, or with the first number that makes it one."""
+    return next(new for k in count() if (new := f"{name}.{k}" if k else name) not in taken)

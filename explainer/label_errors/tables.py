@@ -61,7 +61,8 @@ def read_table(path, target, drop=(), reading=Reading()):  # noqa: B008
     Labels are the file's own texts; only empty ones are missing. Raises UserError, in one line, for a file that cannot
     be read in one way, columns that are not there, a target that is no label, and a column that is an id.
     """
-    path, target = Path(path), target.strip()
+    path, target, drop = Path(path), target.strip(), [name.strip() for name in drop]
+    reading = reading._replace(texts=[name.strip() for name in reading.texts])
     signs = _signs(reading)
     cells = read_cells(path, target, reading.separator, reading.encoding)
     checked_header(path, cells, target, drop, reading.texts)
