@@ -19,6 +19,7 @@ from config import (
     a_path,
     at_least_one,
     device,
+    given_folder,
     portion,
     positive,
     run_command,
@@ -113,6 +114,7 @@ def _folder(experiment, options, task, script):
 
 def _run_all(experiment, options, script):
     options.device = device(options.device)
+    given_folder(options.path, script)
     task = experiment.open(options)
     path = _folder(experiment, options, task, script)
     if options.flip_portion and not int(task.n * options.flip_portion):

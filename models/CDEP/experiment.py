@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 import config
-from config import ArgumentParser, a_data_folder, a_path, passes, run_command, script_relative, several, shown
+from config import ArgumentParser, a_data_folder, a_path, given_folder, passes, run_command, several, shown
 from models.CDEP.data import DATASETS, task
 from models.CDEP.methods import METHODS, Settings
 from models.CDEP.text import TEXTS
@@ -187,7 +187,7 @@ def main():
     add("--output", type=a_path, default="results", help="folder of table and figure, relative to this script")
     parser.add_device()
     options = parser.parse_args()
-    target, known, where = script_relative(options.output, __file__), {}, config.device(options.device)
+    target, known, where = given_folder(options.output, __file__), {}, config.device(options.device)
 
     def data(seed):
         if seed not in known:

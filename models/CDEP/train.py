@@ -28,10 +28,10 @@ from config import (
     at_least_one,
     count,
     device,
+    given_folder,
     passes,
     positive,
     run_command,
-    script_relative,
     several,
     shown,
     whole,
@@ -246,7 +246,7 @@ def main():
     options = parser.parse_args()
     settings = chosen(options)
     usual = f"saved_models/{options.dataset}_{settings.method}_{settings.lam:g}_{settings.seed}"
-    folder = script_relative(usual if options.saved_path is None else options.saved_path, __file__)
+    folder = given_folder(usual if options.saved_path is None else options.saved_path, __file__)
     result = run(opened(options, options.seed), settings, folder, "training")
     print(
         f"{result['dataset']}, {settings.method}, lambda {settings.lam:g}: "

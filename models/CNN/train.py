@@ -15,18 +15,7 @@ import time
 
 import torch
 
-from config import (
-    ArgumentParser,
-    a_path,
-    device,
-    passes,
-    positive,
-    run_command,
-    script_relative,
-    shown,
-    usual_run,
-    whole,
-)
+from config import ArgumentParser, a_path, device, given_folder, passes, positive, run_command, shown, usual_run, whole
 from models.CNN.data.prepare import DEFAULT_CLASSES, add_data_options
 from models.CNN.utils_cifar import ImageBatches, Start, add_training_options, as_channels_last, load
 from models.moments import add_moments_option, begin_moments, keeper
@@ -112,10 +101,9 @@ def main():
     add_moments_option(parser)
     parser.add_device()
     options = parser.parse_args()
-    chosen = device(options.device)
+    chosen, folder = device(options.device), given_folder(options.saved_path, __file__)
     data = load(options.dataset, options.data_dir, options.classes, chosen, options.num_of_samples)
-    usual = _usual(options, data.classes)
-    folder = script_relative(usual if options.saved_path is None else options.saved_path, __file__)
+    folder = folder or given_folder(_usual(options, data.classes), __file__)
     start, began = Start(options.weights), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, bfloat16=options.bfloat16)
     open_run(folder)

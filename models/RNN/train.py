@@ -30,10 +30,10 @@ from config import (
     boolean,
     count,
     device,
+    given_folder,
     passes,
     positive,
     run_command,
-    script_relative,
     shown,
     usual_run,
     whole,
@@ -250,7 +250,7 @@ def main():
     options = parser.parse_args()
     cut = options.max_length and f"{options.max_length}words"
     usual = usual_run(options.dataset.removeprefix("imdb"), options.num_of_samples, cut)
-    folder = script_relative(usual if options.saved_path is None else options.saved_path, __file__)
+    folder = given_folder(usual if options.saved_path is None else options.saved_path, __file__)
     chosen = device(options.device)
     data, began = read(options, chosen), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, "fused adam", options.bfloat16)

@@ -10,7 +10,7 @@ if __name__ == "__main__":
 
 import time
 
-from config import ArgumentParser, a_path, run_command, script_relative, shown, whole
+from config import ArgumentParser, a_path, given_folder, run_command, shown, whole
 from models.outputs import outputs_path
 from models.Xgboost.trees import FEATURES, fit, save, saved_outputs
 from models.Xgboost.utils_german import load
@@ -48,7 +48,7 @@ def main():
     )
     options.add_argument("--seed", type=whole, default=SEED, help="seed of the training")
     options = options.parse_args()
-    folder, start = script_relative(options.saved_path, __file__), time.perf_counter()
+    folder, start = given_folder(options.saved_path, __file__), time.perf_counter()
     outputs = train(folder, options.features, options.seed)
     n, d = outputs.intermediate_train.shape
     print(f"XGBoost on German Credit: {n} training rows, {len(outputs.labels_test)} test rows, {d - 1} trees")
