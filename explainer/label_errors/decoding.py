@@ -40,13 +40,15 @@ def read_text(path, encoding=None):
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"{shown(path)} is a folder or a device: give a CSV file")
+        if path.stat().st_size > MOST:
+            raise UserError(f"{shown(path)} has more than {MOST:,} bytes: give a part of the table at a time")
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {shown(path)} ({error.strerror}): give a CSV file") from error
     if data.startswith(GZIP):
         try:
-            data = _unpacked(path, data)
-        except (OSError, EOFError, zlib.error) as error:
+            data = gunzipped(io.BytesIO(data), MOST)
+        except Broken as error:
             raise UserError(f"{shown(path)} is a broken gzip file ({error}): give it whole, or a CSV file") from error
         notes.append("the file is compressed by gzip")
     for start, what, remedy in OTHERS:

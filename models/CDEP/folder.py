@@ -17,16 +17,18 @@ import torch
 import torchvision
 from torch import nn
 
-from config import UserError, expanded, shown
+from config import UserError, data_folder, expanded, shown
 from explainer.decomposition import cd
 from models import images
 from models.CDEP import masks
-from models.downloads import patience, reason
+from models.downloads import hub_state, reason
+from models.memory import room
 from models.training import initialized, load_tensors
 
 BACKBONES = "resnet18", "vgg16"
 PARTS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}  # in any case
 HIDDEN, SMALLEST = 64, 16
+_PIXEL = 4 * (3 * 3 + 1)  # bytes: three colours as they are read, normalized and in order, and the mask
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the backbones were trained on
 
 
@@ -69,12 +71,14 @@ def backbone(name, weights="default"):
     """
     network = initialized(getattr(torchvision.models, name), "backbone", name)
     if weights == "default":
+        url = torchvision.models.get_model_weights(name).DEFAULT.url
         try:
-            with patience():
-                state = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=False)
+            state = hub_state(url)
+        except UserError:
+            raise
         except Exception as error:  # no network, no disk: urllib and torch raise many kinds
             raise UserError(
-                f"cannot download the weights of {name} ({reason(error)}): give --backbone_weights FILE"
+                f"cannot download the weights of {name}, {url} ({reason(error)}): give --backbone_weights FILE"
             ) from error
     elif weights != "none":
         state = load_tensors(expanded(weights), "give a file of torch.save as --backbone_weights")
@@ -97,12 +101,14 @@ def read(folder, side=32, frozen=None, weights="default", batch=16, device="cpu"
     frozen: the name of a backbone, None for a small network on the images themselves; device: where it computes. parts:
     with a backbone the two parts (n,d) of each training image's features under its mask.
     """
-    folder = expanded(folder)
+    folder = data_folder(folder)
     if side < SMALLEST:
         raise UserError(f"--side {side}: give at least {SMALLEST} pixels")
     found, classes = {}, None
     for part in PARTS:
         found[part], classes = listed(folder, part, classes)
+    number = sum(len(some) for some in found.values())
+    room(number * side**2 * _PIXEL, f"--side {side} of {number:,} images")
     of_train = masks.paths_of(folder, [path for path, _ in found["train"]])
     white = images.white_of([path for some in found.values() for path, _ in some])
     sets, sizes = {}, []

@@ -27,7 +27,7 @@ MOST = {"train": 8000, "dev": 2000, "test": 2000}  # phrases with the word
 OTHERS, LONGEST = 8000, 40  # training phrases without it; tokens
 PAD, UNKNOWN = 0, 1
 LARGEST = 2**26  # bytes of a file of trees; the treebank's largest has 2 MB
-LONG_LINE = 2**13  # letters of a tree; the treebank's longest has 1,000
+LONG_LINE = 2**13  # letters of a tree; the treebank's longest has 700
 LABELS = tuple("01234")  # of a node, from very negative to very positive
 _TREE = re.compile(r"\(|\)|[^\s()]+")
 

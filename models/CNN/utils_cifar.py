@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import UserError, at_least_two, expanded, shown
+from config import UserError, a_file_or, at_least_two, expanded, shown
 from models.CNN.CNN import ResNet20
 from models.CNN.data.prepare import read
-from models.downloads import patience, reason
+from models.downloads import hub_state, reason
 from models.outputs import ALIKE, difference, spread
 from models.training import initialized, load_tensors
 
@@ -180,11 +180,10 @@ def _body(weights):
         path = expanded(weights)
         return load_tensors(path, f"give a file of torch.save, or one of {', '.join(WEIGHTS)}"), shown(path.resolve())
     try:
-        with patience(5.0):
-            return torch.hub.load_state_dict_from_url(
-                HUB, map_location="cpu", progress=False, check_hash=True, weights_only=True
-            ), HUB.rpartition("/")[2]
-    except Exception as error:  # no network, no disk, a damaged file: urllib and torch raise many kinds
+        return hub_state(HUB, 5.0), HUB.rpartition("/")[2]
+    except UserError:  # of a file that is there and is another
+        raise
+    except Exception as error:  # no network, no disk: urllib and torch raise many kinds
         if weights == "auto":
             return _body("carried")
         raise UserError(f"--weights hub: cannot download {HUB} ({reason(error)}); give --weights carried") from error
@@ -194,7 +193,7 @@ def add_training_options(parser):
     """The options of a training, beside its learning rate and epochs."""
     explained = "starting weights: hub (the official release's), carried (pretrain.py's), auto (hub where it can be "
     explained += "reached, else carried), none, or a file"
-    parser.add_argument("--weights", default="auto", help=explained)
+    parser.add_argument("--weights", type=a_file_or(*WEIGHTS), default="auto", help=explained)
     parser.add_argument("--batch_size", type=at_least_two, default=128, help="images per step")
     explained = "train in bfloat16: faster on GPUs and on CPUs with bfloat16 products"
     parser.add_argument("--bfloat16", action="store_true", help=explained)

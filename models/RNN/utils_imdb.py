@@ -8,10 +8,7 @@ that this repository carries. Labels: 0 negative, 1 positive.
 import hashlib
 import json
 import re
-import shutil
 import warnings
-import zipfile
-import zlib
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,15 +18,16 @@ import numpy as np
 import spacy
 from tqdm import tqdm
 
-from config import DATA_ROOT, PROJECT_ROOT, UserError, expanded, seed, shown
-from models.downloads import download, extract, reason
-from models.files import load_npz, replacing, save_npz
+from config import PROJECT_ROOT, UserError, data_folder, expanded, seed, shown
+from models.archives import Broken, extract, unzip
+from models.downloads import download, reason
+from models.files import load_npz, save_npz
 from models.RNN.texts import LABELS, SPLIT_SEED, WITHOUT, Files, Lines, Texts, tokens
+from models.stopping import end_with_parent
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it greets every torch newer than itself with deprecations
-    from torchtext.datasets import IMDB
-    from torchtext.vocab import GloVe, Vocab
+    from torchtext.vocab import Vocab
 
 DATASETS = ("imdb", "snippets")
 PARTS = ("train", "validation", "test")
@@ -39,6 +37,13 @@ MAX_WORDS = 25000
 SPECIALS = ("<unk>", "<pad>")  # word numbers 0 and 1
 WIDTH = 100  # of the word vectors
 GLOVE = "glove.6B.100d.txt"
+FOLDER = "aclImdb"
+# Where torchtext has them from, but over https; the hashes are those that torchtext and GluonNLP publish.
+IMDB = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+IMDB_HASH = "md5:7c2ac02c03563afcf9b574c7e56c153a"
+GLOVE_ARCHIVE = "https://nlp.stanford.edu/data/glove.6B.zip"
+GLOVE_HASH = "sha1:b64e54f1877d2f735bdd000c1d7d771e25c7dfdc"
+LONGEST = 2**16  # characters of a line of vectors
 
 
 @dataclass(frozen=True)
@@ -91,30 +96,39 @@ def texts(dataset, data_dir=None):
     """The texts of "imdb" or "snippets". Raises UserError where they are not found and cannot be downloaded."""
     if dataset == "snippets":
         return Lines(SNIPPETS)
-    root = expanded(data_dir or DATA_ROOT)
-    folder = next((f for f in (root / "aclImdb", root) if (f / "train" / "pos").is_dir()), None)
-    if folder is None:
-        folder, archive = root / "aclImdb", root / "aclImdb_v1.tar.gz"
-        if not (archive.exists() or folder.exists()):
-            try:
-                download(IMDB.urls[0], archive)
-            except (OSError, UserError) as error:
-                raise UserError(
-                    f"no IMDB in {shown(root)}: looked for aclImdb/train/pos and {archive.name}, and could not "
-                    f"download it ({reason(error)}); give its folder as --data_dir; {WITHOUT}"
-                ) from error
-        if folder.exists():
-            raise UserError(f"{shown(folder)} holds no train/pos, so that it is not all of IMDB: remove it; {WITHOUT}")
-        unpacked = root / ".aclImdb.unpacked"
-        shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed here
-        extract(
-            archive,
-            unpacked,
-            lambda p: p.suffix == ".txt" and p.parts[1:2] in (("train",), ("test",)) and p.parts[2] in LABELS,
-        )
-        (unpacked / "aclImdb").rename(folder)
-        unpacked.rmdir()
-    return Files(folder)
+    root = data_folder(data_dir)
+    folder = next((f for f in (root / FOLDER, root) if (f / "train" / "pos").is_dir()), None)
+    return Files(folder or _unpacked(root))
+
+
+def _unpacked(root):
+    """The folder of IMDB's archive, which is downloaded where it is not there."""
+    folder, archive = root / FOLDER, root / "aclImdb_v1.tar.gz"
+    if not (archive.exists() or folder.exists()):
+        try:
+            download(IMDB, archive, IMDB_HASH)
+        except (OSError, UserError) as error:
+            raise UserError(
+                f"no IMDB in {shown(root)}: looked for {FOLDER}/train/pos and {archive.name}, and could not "
+                f"download {reason(error)}; give its folder as --data_dir; {WITHOUT}"
+            ) from error
+    if folder.exists():
+        raise UserError(f"{shown(folder)} holds no train/pos, so that it is not all of IMDB: remove it; {WITHOUT}")
+
+    def review(path):
+        below = path.parts[1:3]
+        return path.suffix == ".txt" and len(path.parts) == 4 and below[0] in ("train", "test") and below[1] in LABELS
+
+    def whole(below):
+        try:
+            Files(below)
+        except UserError as error:
+            raise UserError(
+                f"{shown(archive)} is not all of IMDB ({str(error).partition(':')[0]}): delete it"
+            ) from None
+
+    extract(archive, folder, review, FOLDER, check=whole)
+    return folder
 
 
 def sample(corpus, number=None):
@@ -196,10 +210,14 @@ def _tokenized(source, skip):
     """Tokenize on all cores, split, number."""
     blocks = np.array_split(np.arange(len(source.names)), max(1, len(source.names) // 500))
     reviews = []
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(initializer=end_with_parent) as pool:
         jobs = ((source, block) for block in blocks)
-        for block in tqdm(pool.map(_words_of, jobs), "tokenizing", len(blocks), disable=None, leave=False):
-            reviews += block
+        try:
+            for block in tqdm(pool.map(_words_of, jobs), "tokenizing", len(blocks), disable=None, leave=False):
+                reviews += block
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     empty = [i for i, words in enumerate(reviews) if not words]
     if empty and not skip:
         raise UserError(
@@ -232,13 +250,15 @@ def vectors(words, file=None, data_dir=None):
     `data_dir`, downloaded where it can be.
     Words without one are drawn from a normal distribution, always the same; <unk> and <pad> are 0, as published.
     """
-    path = expanded(file) if file else _glove(expanded(data_dir or DATA_ROOT))
+    path = _glove(data_folder(data_dir)) if file is None else expanded(file)
     rows = {word: i for i, word in enumerate(words)}
     found = np.random.RandomState(seed("vectors", 0)).normal(size=(len(words), WIDTH)).astype(np.float32)
     count, checked = 0, False
     try:
         with open(path, encoding="utf-8") as lines:
-            for at, line in enumerate(lines, 1):
+            for at, line in enumerate(iter(lambda: lines.readline(LONGEST), ""), 1):
+                if len(line) == LONGEST:
+                    raise ValueError(f"line {at} has {LONGEST:,} letters or more")
                 word, _, rest = line.rstrip("\n").partition(" ")
                 if checked and word not in rows or at == 1 and re.fullmatch(r"\d+ \d+ ?", line.rstrip("\n")):
                     continue
@@ -272,16 +292,15 @@ def _glove(root):
         return path
     try:
         if not archive.exists():
-            download(GloVe.url["6B"].replace("http://", "https://"), archive)
+            download(GLOVE_ARCHIVE, archive, GLOVE_HASH)
     except (OSError, UserError) as error:
         raise UserError(
-            f"no word vectors in {shown(root)}: looked for {GLOVE} and {archive.name}, and could not download them "
-            f"({reason(error)}); give a file as --vectors, or --use_pretrained False"
+            f"no word vectors in {shown(root)}: looked for {GLOVE} and {archive.name}, and could not download "
+            f"{reason(error)}; give a file as --vectors, or --use_pretrained False"
         ) from error
     try:
-        with zipfile.ZipFile(archive) as zipped, replacing(path) as temporary:
-            temporary.write_bytes(zipped.read(GLOVE))
-    except (OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        unzip(archive, GLOVE, path)
+    except Broken as error:
         raise UserError(
             f"cannot unpack {shown(archive)} ({reason(error)}): delete it, so that it is fetched again, give a file as "
             "--vectors, or --use_pretrained False"

@@ -1,6 +1,8 @@
 """The images of the CNN: where they are read from, in which order, and what is refused."""
 
+import hashlib
 import re
+import struct
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 from config import UserError
 from dataset_debugging.networks import flipped_labels
 from models.CNN import pretrain, train
-from models.CNN.data import prepare
+from models.CNN.data import batches, prepare
 from models.CNN.data.prepare import Images
 from models.CNN.train import saved_outputs
 from models.CNN.utils_cifar import Start, images_behind, load, normalized
@@ -78,21 +80,74 @@ def test_samples_are_the_first_of_each_class(class_folders):
         load("cifar", class_folders, samples=10)
 
 
-def test_torchvisions_archive_is_read_by_class(monkeypatch, tmp_path):
-    class Archive:
-        base_folder = "cifar-10-batches-py"
+def batch(images, labels):
+    """A batch as Python 2 has pickled CIFAR-10's: its strings are bytes, its lists go in by 1,000 at a time."""
 
-        def __init__(self, root, train, download):
-            assert download
-            self.targets = [7, 1, 0, 1, 7, 7] if train else [1, 7]
-            self.data = np.arange(len(self.targets), dtype=np.uint8)[:, None, None, None] * np.ones(
-                (32, 32, 3), np.uint8
-            )
+    def text(value):
+        return b"U" + bytes([len(value)]) + value + b"q\x01"
 
-    monkeypatch.setattr("torchvision.datasets.CIFAR10", Archive)
-    images = prepare.read("cifar", tmp_path)
-    assert images.x_train[:, 0, 0, 0].tolist() == [1, 3, 0, 4, 5] and images.y_train.tolist() == [0, 0, 1, 1, 1]
-    assert prepare.read("cifar", tmp_path, limit=1).x_train[:, 0, 0, 0].tolist() == [1, 0]
+    def items(pieces, at=1000):
+        return b"".join(b"(" + b"".join(pieces[i : i + at]) + b"e" for i in range(0, len(pieces), at))
+
+    shape = b"M" + struct.pack("<H", len(labels)) + b"M\x00\x0c\x86q\x0a"
+    dtype = b"cnumpy\ndtype\nq\x0bU\x02u1q\x0cK\x00K\x01\x87q\x0dRq\x0e(K\x03U\x01|q\x0fNNN"
+    dtype += b"J\xff\xff\xff\xff" * 2 + b"K\x00tb"
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x06cnumpy\nndarray\nq\x07K\x00\x85q\x08U\x01bq\x09\x87Rq\x0a(K\x01"
+    )
+    array += shape + dtype + b"\x89T" + struct.pack("<i", images.size) + images.tobytes() + b"q\x10tb"
+    names = [text(b"a_%05d.png" % i) for i in range(len(labels))]
+    content = b"\x80\x02}q\x01(" + text(b"batch_label") + text(b"training batch 1 of 5")
+    content += text(b"labels") + b"]q\x05" + items([b"K" + bytes([label]) for label in labels])
+    return content + text(b"data") + array + text(b"filenames") + b"]q\x11" + items(names) + b"u."
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    """A small CIFAR-10 as torchvision keeps it, {name: (planes (n,3,32,32), labels (n,))}, and its checksums."""
+    generator, found = np.random.default_rng(0), {}
+    folder = tmp_path / batches.FOLDER
+    folder.mkdir()
+    for part in (batches.TRAIN, batches.TEST):
+        for name in part:
+            n = 2100 if name == "data_batch_1" else 20
+            planes, labels = generator.integers(0, 256, (n, 3, 32, 32), np.uint8), np.arange(n) % 10
+            (folder / name).write_bytes(batch(planes, labels.tolist()))
+            found[name] = planes, labels
+            monkeypatch.setitem(part, name, "md5:" + hashlib.md5((folder / name).read_bytes()).hexdigest())
+    return tmp_path, found
+
+
+def test_cifar_10s_own_archive_is_read_by_class_and_nothing_is_unpickled(archive, monkeypatch):
+    folder, known = archive
+    for name in ("load", "loads", "Unpickler", "_Unpickler"):
+        monkeypatch.setattr(f"pickle.{name}", None)
+    images = prepare.read("cifar", folder)
+    planes = np.concatenate([known[name][0][known[name][1] == k] for k in (1, 7) for name in batches.TRAIN])
+    np.testing.assert_array_equal(images.x_train, planes.transpose(0, 2, 3, 1))
+    assert np.bincount(images.y_train).tolist() == [218, 218] and np.bincount(images.y_test).tolist() == [2, 2]
+    few = prepare.read("cifar", folder, limit=1)
+    np.testing.assert_array_equal(few.x_train[0], images.x_train[0])
+    assert few.y_train.tolist() == [0, 1] and len(few.y_test) == 4
+
+
+def test_one_flipped_bit_of_the_archive_is_refused(archive):
+    folder, _ = archive
+    path = folder / batches.FOLDER / "data_batch_3"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"data_batch_3 is not the published file .its md5 .*remove .*{batches.FOLDER}"):
+        prepare.read("cifar", folder)
+    (folder / batches.FOLDER / "data_batch_1").unlink()
+    with pytest.raises(UserError, match="cannot read .*data_batch_1 .No such file.*remove"):
+        prepare.read("cifar", folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02}.", b"no pickle", b"\x80\x02U\x06labels(K\x01K\x02e."])
+def test_pickles_of_other_things_are_no_batches(content):
+    with pytest.raises(ValueError):
+        batches.parsed(content)
 
 
 def test_normalization_is_the_official_one():
@@ -109,13 +164,10 @@ def test_flipping_changes_those_labels_alone_and_not_the_original():
 
 
 def test_images_that_cannot_be_had_say_where_they_were_looked_for(refused, monkeypatch, tmp_path):
-    class Archive:
-        base_folder = "cifar-10-batches-py"
+    def unreachable(url):
+        raise OSError("<urlopen error no route to host>")
 
-        def __init__(self, *_, **__):
-            raise OSError("<urlopen error no route to host>")
-
-    monkeypatch.setattr("torchvision.datasets.CIFAR10", Archive)
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
     assert "there is no folder absent" in refused(train.main, "--data_dir", tmp_path / "absent")
     assert not (tmp_path / "absent").exists()
     (tmp_path / "absent").mkdir()

@@ -8,19 +8,24 @@ digits          the handwritten digits that scikit-learn carries, enlarged from 
 python models/CNN/data/prepare.py --data_dir DIR says what is found there.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from config import DATA_ROOT, ArgumentParser, UserError, expanded, run_command, shown
+from config import ArgumentParser, UserError, a_data_folder, a_text, data_folder, run_command, shown
 from models import images
-from models.downloads import patience, reason
+from models.CNN.data import batches
+from models.downloads import reason
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 DEFAULT_CLASSES = {"cifar": ("automobile", "horse"), "digits": ("3", "8")}
 SIDE = 32
-ARCHIVE = "cifar-10-python.tar.gz"
 _WITHOUT = "to train without any: --dataset digits"
 
 
@@ -52,7 +57,7 @@ def read(dataset="cifar", data_dir=None, classes=None, limit=None):
     if dataset == "digits":
         parts, source = _digits(classes, limit), "scikit-learn's handwritten digits"
     else:
-        parts, source = _cifar(expanded(data_dir or DATA_ROOT), classes, limit)
+        parts, source = _cifar(data_folder(data_dir), classes, limit)
     arrays = []
     for part in parts:  # one list of (k,32,32,3) per part, in the order of `classes`
         arrays += [np.concatenate(part), np.repeat(np.arange(len(classes)), [len(x) for x in part])]
@@ -88,7 +93,7 @@ def _cifar(root, classes, limit):
         white = images.white_of([path for part in found for paths in part for path in paths])
         return [[_pixels(paths, white) for paths in part] for part in found], f"class folders in {folder}"
     _known(classes, CIFAR10, "CIFAR-10")
-    return _torchvision(root, classes, limit), f"CIFAR-10 in {root}"
+    return _archive(root, classes, limit), f"CIFAR-10 in {root}"
 
 
 def _known(classes, known, source):
@@ -118,35 +123,30 @@ def _pixels(paths, white):
     return found
 
 
-def _torchvision(root, classes, limit):
-    """CIFAR-10's own archive. torchvision compares its files with the published checksums before it reads them."""
-    from torchvision.datasets import CIFAR10 as Archive
-
-    parts = []
-    for train in (True, False):
-        try:
-            with patience():
-                archive = Archive(root, train=train, download=not (root / Archive.base_folder).is_dir())
-        except Exception as error:  # no network, no disk, a damaged archive: torchvision raises many kinds
-            packed = (root / ARCHIVE).exists() and not (root / Archive.base_folder).is_dir()
-            damaged = f"; {ARCHIVE} there is damaged" if packed else ""
-            raise UserError(
-                f"no CIFAR-10 in {shown(root)}: looked for train/<class>/*, cifar10_images/train/<class>/* and "
-                f"{Archive.base_folder}, and could not load or download it ({reason(error)}){damaged}; "
-                f"give its folder as --data_dir; {_WITHOUT}"
-            ) from error
-        labels = np.asarray(archive.targets)
-        first = limit if train else None
-        parts.append([archive.data[labels == CIFAR10.index(name)][:first] for name in classes])
-    return parts
+def _archive(root, classes, limit):
+    """Of CIFAR-10's own archive (`models.CNN.data.batches`)."""
+    try:
+        parts = batches.read(root)
+    except OSError as error:
+        raise UserError(
+            f"no CIFAR-10 in {shown(root)}: looked for train/<class>/*, cifar10_images/train/<class>/* and "
+            f"{batches.FOLDER}, and could not download {reason(error)}; give its folder as --data_dir; {_WITHOUT}"
+        ) from error
+    found = []
+    for (pixels, labels), first in zip(parts, (limit, None)):
+        found.append([pixels[labels == CIFAR10.index(name)][:first] for name in classes])
+    return found
 
 
 def add_data_options(parser):
     """The options that choose the images."""
     parser.add_argument("--dataset", default="cifar", choices=list(DEFAULT_CLASSES), help="images to train on")
-    parser.add_argument("--data_dir", help="folder of the images (default: $RPS_LJE_DATA, else data/)")
+    parser.add_argument(
+        "--data_dir", type=a_data_folder, help="folder of the images (default: $RPS_LJE_DATA, else data/)"
+    )
     parser.add_argument(
         "--classes",
+        type=a_text,
         nargs=2,
         metavar=("CLASS0", "CLASS1"),
         help="two classes (default: automobile horse, for digits 3 8)",
