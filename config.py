@@ -83,7 +83,8 @@ def _root(name, usual):
             raise UserError(f"{folder} is not there and cannot be made")
         return folder.resolve()
     except (UserError, OSError, RuntimeError) as error:
-        raise UserError(f"{name}: {error}: {remedy}") from None
+        problem = re.split("[:;] (give|write) ", str(error))[0]
+        raise UserError(f"{name}: {problem}: {remedy}") from None
 
 
 def _roots():
