@@ -4,8 +4,6 @@ Each refit has a seed of its own and is kept as soon as it is done; one at work 
 a checkpoint, where its training writes them.
 """
 
-import os
-import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Lock
 
@@ -33,23 +31,24 @@ def load_refits(run_dir, method, shape):
     return refits
 
 
-def side_by_side(work, tasks, jobs, recording, bar, **pool):
-    """Call work(*task) for refits, so many side by side in threads; interrupted, end the process at once.
+def side_by_side(work, tasks, jobs, **pool):
+    """[work(*task) for task in tasks], so many at a time in threads. Stopped, it does not wait for those at work.
 
-    recording: a lock that is held while results are written. pool: as ThreadPoolExecutor takes it.
+    pool: as ThreadPoolExecutor takes it.
     """
-    with ThreadPoolExecutor(jobs, **pool) as executor:
-        try:
-            for future in as_completed([executor.submit(work, *task) for task in tasks]):
-                future.result()
-        except KeyboardInterrupt:
-            bar.close()
-            print("interrupted; the refits at work go on from their last epoch next time", file=sys.stderr, flush=True)
-            with recording:
-                os._exit(130)  # waiting for them would take minutes; every file is whole at any moment
-        except BaseException:
-            executor.shutdown(cancel_futures=True)
-            raise
+    executor = ThreadPoolExecutor(jobs, **pool)
+    try:
+        futures = [executor.submit(work, *task) for task in tasks]
+        for future in as_completed(futures):
+            future.result()
+    except KeyboardInterrupt:
+        executor.shutdown(wait=False, cancel_futures=True)  # they can take minutes
+        raise
+    except BaseException:
+        executor.shutdown(cancel_futures=True)
+        raise
+    executor.shutdown()
+    return [future.result() for future in futures]
 
 
 def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeats, jobs, bar):
@@ -62,6 +61,8 @@ def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeat
     tasks = []
     for method, table in tables.items():
         (order, _), changed = run_dir.load_order(method), run_dir.load_changed(method)
+        for c, r in np.argwhere(np.isfinite(table)):
+            run_dir.refit_checkpoint(method, c + 1, r).unlink(missing_ok=True)  # killed between two writes
         for c, r in np.argwhere(np.isnan(table)):
             tasks.append((method, c, r, still_wrong(order, flipped, c + 1, changed), refit_seed(run, c + 1, r)))
         bar.total -= int(np.isfinite(table).sum())
@@ -76,6 +77,6 @@ def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeat
             checkpoint.unlink(missing_ok=True)
             bar.update()
 
-    side_by_side(work, tasks, jobs, recording, bar)
+    side_by_side(work, tasks, jobs)
     for method, table in tables.items():
         save_npy(run_dir.accuracies(method), table.mean(axis=1))

@@ -3,6 +3,11 @@
 python dataset_debugging/experiment_dataset_debugging_Xgboost.py --num_of_run 10 --flip_portion 0.3
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import os
 
 from dataset_debugging.experiment import Experiment, main

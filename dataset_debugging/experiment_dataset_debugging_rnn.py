@@ -3,6 +3,11 @@
 python dataset_debugging/experiment_dataset_debugging_rnn.py --num_of_run 5 --flip_portion 0.2 --lr 1e-5
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import os
 from pathlib import Path
 

@@ -1,5 +1,10 @@
 """Calculate the influence functions of a trained model: python explainer/calculate_influence.py --model Xgboost"""
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 from config import run_command
 from explainer.command_line import parser, run
 

@@ -1,5 +1,10 @@
 """Calculate the RPS-LJE weights of a trained model: python explainer/calculate_ours_weights.py --model CNN --lr 0.01"""
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 from config import positive, run_command
 from explainer.command_line import parser, run
 

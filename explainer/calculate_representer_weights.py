@@ -3,6 +3,11 @@
 python explainer/calculate_representer_weights.py --model RNN --lmbd 0.003 --epoch 3000
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 from tqdm import tqdm
 
 from config import at_least_one, positive, run_command, share

@@ -8,6 +8,11 @@ python scripts/benchmark.py scale         the library on a million points that l
 python scripts/benchmark.py cd            contextual decomposition: milliseconds for each mask
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import sys
 from importlib import import_module
 

@@ -9,6 +9,11 @@ one Cholesky factorization for all. Half of the points are drawn from the 2 % wh
 most: for most points nothing changes, and any formula is right.
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import time
 
 import numpy as np

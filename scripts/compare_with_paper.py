@@ -6,6 +6,11 @@ python scripts/compare_with_paper.py --export   first make the runs of this proj
 python scripts/compare_with_paper.py --readme   also renew the results table of the README
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import numpy as np
 
 from config import CODE_ROOT, PROJECT_ROOT, ArgumentParser, UserError, run_command, shown

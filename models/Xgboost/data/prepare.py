@@ -6,6 +6,11 @@ python models/Xgboost/data/prepare.py            make them again
 python models/Xgboost/data/prepare.py --check    compare what is made now with these files, bit by bit
 """
 
+if __name__ == "__main__":
+    from models.stopping import stoppable
+
+    stoppable()
+
 import numpy as np
 import pandas as pd
 from imblearn.over_sampling import SMOTE
