@@ -47,8 +47,8 @@ def read_text(path, encoding=None):
         raise UserError(f"cannot read {shown(path)} ({error.strerror}): give a CSV file") from error
     if data.startswith(GZIP):
         try:
-            data = gunzipped(io.BytesIO(data), MOST)
-        except Broken as error:
+            data = _unpacked(path, data)
+        except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{shown(path)} is a broken gzip file ({error}): give it whole, or a CSV file") from error
         notes.append("the file is compressed by gzip")
     for start, what, remedy in OTHERS:
