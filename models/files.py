@@ -1,7 +1,8 @@
-"""Files that are whole or not there: atomic writes, and reads that never unpickle."""
+"""Files that are whole or not there: atomic writes with a checksum, and reads that check it and never unpickle."""
 
 import contextlib
 import errno
+import io
 import json
 import os
 import zipfile
@@ -10,6 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from config import UserError, shown
+from models import checksums
+from models.arrays import check_arrays, members, read_array
+from models.checksums import Damaged
 
 _CAUSES = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk is full", errno.EEXIST: "its folder is a file"}
 
@@ -37,28 +41,47 @@ def replacing(path):
             temporary.unlink()
 
 
-def save_npz(path, *, compressed=False, **arrays):
-    """Write `arrays` as an .npz file.
+def save_npz(path, *, compressed=False, training=None, **arrays):
+    """Write `arrays` as an .npz file with a checksum; training: the fingerprint of the training that it belongs to.
 
     As numpy.savez writes it, but the archive is closed when a write fails: releases before numpy 2 leave it to the
     interpreter, which then prints a traceback.
     """
     compression = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", compression) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        checked = checksums.Checked(file)
+        with zipfile.ZipFile(checked, "w", compression) as archive:
+            archive.comment = checksums.PLACE
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+        checked.seal(training)
 
 
 def save_npy(path, array):
-    """Write one array as an .npy file."""
-    with replacing(path) as temporary:
-        np.save(temporary, array)
+    """Write one array as an .npy file with a checksum."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.asanyarray(array), allow_pickle=False)
+    save_bytes(path, checksums.sealed(buffer.getvalue()))
 
 
-def save_json(path, value):
-    """Write `value` as indented JSON."""
+def save_json(path, value, *, checked=True):
+    """Write an object as indented JSON; checked: with a checksum among its keys."""
+    if checked:
+        value = {**value, "checksum": checksums.checksum(_canonical(value))}
     save_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _canonical(value):
+    """An object as JSON, in one way, without its checksum."""
+    value = json.loads(json.dumps(value))
+    return json.dumps({k: v for k, v in value.items() if k != "checksum"}, sort_keys=True)
+
+
+def save_bytes(path, data):
+    """Write bytes, as `checksums.sealed` makes them."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def save_text(path, text):
@@ -75,39 +98,74 @@ def markdown_table(header, rows):
 def load_npz(path, keys, remedy, optional=()):
     """Read the arrays called `keys`, and those of `optional` that are there, from an .npz file.
 
-    Raises UserError, ending in `remedy`, where the file is missing, damaged, holds pickled objects or lacks a key.
+    Both may be {name: `Array`}, what they have to be. Raises UserError, ending in `remedy`, where the file is missing,
+    damaged, holds pickled objects, lacks a key or has another type, shape or range.
     """
-    with _readable(path, remedy):
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise UserError(f"{shown(path)} holds one array, not an .npz archive: {remedy}")
-        with file:
-            missing = [key for key in keys if key not in file.files]
-            if missing:
-                raise UserError(f"{shown(path)} has no {', '.join(missing)} (it has {', '.join(file.files)}): {remedy}")
-            return {key: file[key] for key in [*keys, *(key for key in optional if key in file.files)]}
+    with readable(path, remedy):
+        with checksums.content(path) as content:
+            if bytes(content.data[:6]) == b"\x93NUMPY":
+                raise UserError(f"{shown(path)} holds one array, not an .npz archive: {remedy}")
+            arrays, names = members(path, content, keys, optional)
+        if arrays is None:
+            missing = ", ".join(key for key in keys if key not in names)
+            raise UserError(f"{shown(path)} has no {missing} (it has {', '.join(names)}): {remedy}")
+        wanted = {name: array for some in (keys, optional) if isinstance(some, dict) for name, array in some.items()}
+        check_arrays(arrays, wanted, shown(path), remedy)
+        return arrays
 
 
-def load_npy(path, remedy):
-    """Read one array. Raises UserError, ending in `remedy`, where it is missing, damaged or pickled."""
-    with _readable(path, remedy):
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise UserError(f"{shown(path)} holds an archive, not one array: {remedy}")
-        return array
+def training_of(path):
+    """The fingerprint of the training that a file belongs to, None where it says none. Raises UserError if damaged."""
+    with readable(path, "make it again"), checksums.content(path) as content:
+        return content.training
 
 
-def load_json(path, remedy):
-    """Read a JSON object. Raises UserError, ending in `remedy`, where it is missing, damaged or no object."""
-    with _readable(path, remedy):
+def load_npy(path, remedy, array=None):
+    """Read one array; array: the `Array` that it has to be. Raises UserError, ending in `remedy`, where it is missing,
+    damaged, pickled or another one."""
+    with readable(path, remedy):
+        with checksums.content(path) as content:
+            if bytes(content.data[:2]) == b"PK":
+                raise UserError(f"{shown(path)} holds an archive, not one array: {remedy}")
+            found, end = read_array(content.data)
+            if end != len(content.data):
+                raise Damaged("something follows the array")
+        if array is not None:
+            check_arrays({"it": found}, {"it": array}, shown(path), remedy)
+        return found
+
+
+def load_json(path, remedy, fields=None):
+    """Read a JSON object; fields: {name: condition(value)} of those that must hold where the name is there.
+
+    Raises UserError, ending in `remedy`, where it is missing, damaged, no object or another one.
+    """
+    with readable(path, remedy):
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise UserError(f"{shown(path)} holds no JSON object: {remedy}")
-        return value
+        known = value.pop("checksum", None)
+        if known is not None and known != checksums.checksum(_canonical(value)):
+            raise Damaged("its checksum is another one")
+    for name, condition in (fields or {}).items():
+        if name in value and not condition(value[name]):
+            raise UserError(f"{shown(path)} has another {name} than is written there: {remedy}")
+    return value
+
+
+def load_bytes(path, remedy, end=b""):
+    """(bytes, fingerprint of the training or None, whether a checksum was there) of a file that `save_bytes` wrote.
+
+    end: what a file without a checksum ends with. Raises UserError, ending in `remedy`, where it is damaged.
+    """
+    with readable(path, remedy), checksums.content(path) as content:
+        if not content.checked and bytes(content.data[len(content.data) - len(end) :]) != end:
+            raise Damaged("it ends too early")
+        return bytes(content.data), content.training, content.checked
 
 
 @contextlib.contextmanager
-def _readable(path, remedy):
+def readable(path, remedy):
     try:
         yield
     except UserError:

@@ -6,6 +6,8 @@ import io
 import math
 import sys
 import threading
+import warnings
+import zipfile
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -15,7 +17,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from config import UserError, seed, shown
-from models.files import replacing
+from models import checksums
+from models.files import save_bytes
 
 # Gradients that vanish over a long review end in denormal numbers, on which a CPU is 10 to 100 times slower. Said here
 # because it holds for the threads that are begun later.
@@ -195,17 +198,17 @@ def return_freed_memory():
 _MALLOC = (-4, 0, 65536), (-1, 2**31 - 1, 2**17), (-2, 2**28, 2**17)
 
 
-def save_tensors(path, tensors):
-    """Write a dictionary of tensors, numbers and strings as torch.save does: whole, and always the same bytes."""
+def save_tensors(path, tensors, training=None):
+    """Write a dictionary of tensors, numbers and strings as torch.save does: whole, always the same bytes, and with a
+    checksum. training: the fingerprint of the training that it belongs to."""
     buffer = io.BytesIO()
     torch.save(tensors, buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+    save_bytes(path, checksums.sealed_archive(buffer.getvalue(), training))
 
 
-def save_network(path, network):
+def save_network(path, network, training=None):
     """Write the state dict of a network, on the CPU."""
-    save_tensors(path, {name: value.cpu().contiguous() for name, value in network.state_dict().items()})
+    save_tensors(path, {name: value.cpu().contiguous() for name, value in network.state_dict().items()}, training)
 
 
 def load_tensors(path, remedy):
@@ -216,7 +219,12 @@ def load_tensors(path, remedy):
     if path.is_dir():
         raise UserError(f"{shown(path)} is a folder: {remedy}")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with checksums.content(path) as content:
+            if not content.checked:
+                _check_archive(path, content.data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of a file that it refuses
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path.name} not found in {shown(path.parent)}: {remedy}") from None
     except Exception as error:  # torch raises many kinds for a damaged archive
@@ -224,3 +232,11 @@ def load_tensors(path, remedy):
     if not isinstance(found, dict):
         raise UserError(f"{shown(path)} holds a {type(found).__name__}, no tensors by name: {remedy}")
     return found
+
+
+def _check_archive(path, data):
+    """Raise Damaged for a zip archive whose members differ from the checksums of the format, which torch ignores."""
+    if bytes(data[:2]) == b"PK":
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None or not checksums.archive_unbroken(data):
+                raise checksums.Damaged("a part of it has another checksum")
