@@ -99,7 +99,7 @@ class Attributor(HeadOnPoints):
         if out is None:
             return blocks
         save_blocks(out, blocks, (question.tests, question.points))
-        return np.load(out, mmap_mode="r") if ranks.rank() == 0 else None
+        return np.load(out, mmap_mode="r", allow_pickle=False) if ranks.rank() == 0 else None
 
     def _blocks(self, question):
         for queries in self._parts(question, 8 * question.rows):

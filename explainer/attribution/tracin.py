@@ -15,12 +15,13 @@ from config import UserError
 from explainer.attribution import kept, ranks
 from explainer.attribution.base import Attributor
 from explainer.attribution.cache import Points
-from explainer.attribution.checks import first_line, tensor
+from explainer.attribution.checks import tensor
 from explainer.attribution.collect import Features
 from explainer.attribution.heads import Head
 from explainer.attribution.questions import Tested
 from explainer.attribution.rows import numbers
 from explainer.attribution.scores import Queries, Residuals, Term
+from models.training import load_tensors
 
 
 class TracIn(Attributor):
@@ -195,11 +196,13 @@ def _plain(name):
 
 
 def _loaded(checkpoint):
-    if isinstance(checkpoint, Mapping):
-        return checkpoint
-    try:
-        return torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:
-        what = first_line(error) if isinstance(checkpoint, (str, Path)) else type(checkpoint).__name__
-        name = checkpoint if isinstance(checkpoint, (str, Path)) else ""
-        raise UserError(f"cannot read the checkpoint {name} ({what}): give a state dict, or its file") from error
+    """A state dict, given as it is or by its file. Only tensors are built of it."""
+    if isinstance(checkpoint, (str, Path)):
+        try:
+            checkpoint = load_tensors(Path(checkpoint), "give a state dict, or its file")
+        except UserError as error:
+            raise UserError(f"cannot read the checkpoint {checkpoint}: {error}") from error
+    if not isinstance(checkpoint, Mapping) or not all(isinstance(name, str) for name in checkpoint):
+        what = "other names" if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
+        raise UserError(f"cannot read the checkpoint ({what}): give a state dict, or its file")
+    return checkpoint

@@ -8,7 +8,8 @@ probability  f_it = sigmoid(leaf value of tree t), head weight 1 and -(T-1)/2 on
 margin       f_it = leaf value of tree t, head weight 1 and the base margin on the constant: equal to the prediction.
 """
 
-from pathlib import Path
+import subprocess
+import sys
 
 import numpy as np
 import xgboost as xgb
@@ -16,8 +17,10 @@ from scipy.special import expit, logit
 
 from config import UserError, shown
 from explainer.attribution.xgboost_trees import leaf_values
-from models.files import replacing
+from models.checksums import sealed
+from models.files import load_bytes, save_bytes
 from models.outputs import SavedOutputs
+from models.Xgboost import trial
 
 TREES = 80
 PARAMETERS = {  # paper, appendix; reference/README.md lists them
@@ -32,6 +35,7 @@ PARAMETERS = {  # paper, appendix; reference/README.md lists them
     "nthread": 1,  # refits run side by side, and one thread adds in one order
 }
 FEATURES = ("probability", "margin")
+TRIAL = 60  # seconds in which a model without a checksum has to be parsed
 
 
 def fit(X, y, seed):
@@ -71,14 +75,36 @@ def saved_outputs(booster, data, y_train, kind):
 
 
 def load_booster(path, remedy):
-    """The booster that `save` has written. Raises UserError, ending in the remedy, where it is missing or damaged."""
+    """The booster that `save` has written. Raises UserError, ending in the remedy, where it is missing or damaged.
+
+    A file without a checksum is parsed in a process of its own first, since a damaged one can end the process.
+    """
+    data, _, checked = load_bytes(path, remedy)
+    why = None if checked else _fault(data)
+    if why:
+        raise UserError(f"cannot read {shown(path)} ({why}): {remedy}")
     try:
-        return xgb.Booster(model_file=str(path))
-    except (xgb.core.XGBoostError, OSError) as error:
+        return xgb.Booster(model_file=bytearray(data))
+    except (xgb.core.XGBoostError, ValueError) as error:
         raise UserError(f"cannot read {shown(path)}: {remedy}") from error
 
 
-def save(booster, path):
-    """Write the booster in XGBoost's own binary JSON (.ubj)."""
-    with replacing(Path(path)) as temporary:
-        booster.save_model(temporary)
+def _fault(data):
+    """What is wrong with a model that nobody vouches for, None for nothing (`models.Xgboost.trial`)."""
+    settings = {"input": data, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "timeout": TRIAL}
+    try:
+        done = subprocess.run([sys.executable, trial.__file__], **settings)
+    except subprocess.TimeoutExpired:
+        return f"it is not parsed in {TRIAL} s"
+    if done.returncode == 0:
+        return None
+    said = done.stdout.decode(errors="replace").strip()
+    return said or f"parsing it ends its process with status {done.returncode}"
+
+
+def save(booster, path, training=None):
+    """Write the booster in XGBoost's own binary JSON (.ubj), with a checksum behind it.
+
+    training: the fingerprint of the training that it belongs to.
+    """
+    save_bytes(path, sealed(bytes(booster.save_raw("ubj")), training))

@@ -66,7 +66,7 @@ def run(options):
         path = Path(folder) / "weights.npz"
         for function in times:  # once to warm up, and to measure memory
             memory[function] = peak_memory(function, outputs, path)
-            results.append(np.load(path)["weight_matrix"])
+            results.append(np.load(path, allow_pickle=False)["weight_matrix"])
         for _ in range(options.repeats):
             for function in times:
                 times[function].append(seconds(function, outputs, path)[0])

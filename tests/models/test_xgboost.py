@@ -1,12 +1,15 @@
+import json
+
 import numpy as np
 import pytest
 import xgboost as xgb
 from scipy.special import expit
 
+from config import UserError
 from explainer import rps_lje
 from explainer.methods import points
 from models.outputs import load_outputs
-from models.Xgboost import train, trees
+from models.Xgboost import train, trees, trial
 from models.Xgboost.data.prepare import in_words, prepare
 from models.Xgboost.utils_german import CATEGORICAL, NUMERICAL, RAW, READABLE, load, raw, readable
 
@@ -115,6 +118,46 @@ def test_explanations_do_not_change_the_trees_outputs(tmp_path):
     p = points(outputs)
     rps_lje(p.F, p.y, p.theta, 0.01)
     np.testing.assert_array_equal(outputs.intermediate_train, before)
+
+
+def test_a_model_without_a_checksum_is_tried_in_another_process(tmp_path):
+    path, raw = tmp_path / "xgb.ubj", bytes(BOOSTER.save_raw("ubj"))
+    path.write_bytes(raw)
+    np.testing.assert_array_equal(
+        trees.predict(trees.load_booster(path, ""), DATA.X_test), trees.predict(BOOSTER, DATA.X_test)
+    )
+    path.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(UserError, match="cannot read .*: mend it"):
+        trees.load_booster(path, "mend it")
+
+
+def test_one_flipped_bit_of_a_model_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
+    path = tmp_path / "xgb.ubj"
+    trees.save(BOOSTER, path)
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(trees, "xgb", None)
+    with pytest.raises(UserError, match="is damaged or of another format: mend it"):
+        trees.load_booster(path, "mend it")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tree: tree["left_children"].__setitem__(0, 10**6), "a tree that is none"),
+        (lambda tree: tree["right_children"].__setitem__(0, 0), "a tree that is none"),
+        (lambda tree: tree["right_children"].__setitem__(0, -1), "a node with one child"),
+        (lambda tree: tree["split_indices"].__setitem__(0, 61), "a split by a column that is not there"),
+        (lambda tree: tree["split_conditions"].__setitem__(0, float("nan")), "a value that is not finite"),
+        (lambda tree: tree["default_left"].pop(), "a tree whose parts have different lengths"),
+    ],
+)
+def test_trees_that_a_prediction_would_leave(change, said):
+    learner = json.loads(bytes(BOOSTER.save_raw("json")))["learner"]
+    assert trial.fault(learner) == ""
+    change(learner["gradient_booster"]["model"]["trees"][3])
+    assert trial.fault(learner) == said
 
 
 def test_bad_arguments(refused):
