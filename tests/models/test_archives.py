@@ -27,7 +27,7 @@ def packed(path, members):
 def test_every_flipped_bit_of_an_archive_is_refused(tmp_path):
     text = np.random.default_rng(0).integers(97, 123, 3000, np.uint8).tobytes()
     whole = packed(tmp_path / "a.tar.gz", {f"a/{i}.txt": text[i:] for i in range(3)}).read_bytes()
-    for at in range(10, len(whole), len(whole) // 60):  # before that are the time and the system, of no meaning
+    for at in range(16, len(whole), len(whole) // 60):  # before that are the time and the name, of no meaning
         content = bytearray(whole)
         content[at] ^= 1 << at % 8
         (tmp_path / "a.tar.gz").write_bytes(content)
@@ -39,7 +39,7 @@ def test_every_flipped_bit_of_an_archive_is_refused(tmp_path):
 def test_archives_that_hold_too_much_are_refused(tmp_path):
     path = packed(tmp_path / "a.tar.gz", {"a/x.txt": bytes(10**6)})
     for most in (10**5, 10**6):
-        with pytest.raises(UserError, match="cannot unpack .* it holds more than|has 1,000,000 bytes"):
+        with pytest.raises(UserError, match="cannot unpack .*(it holds more than|has 1,000,000 bytes)"):
             extract(path, tmp_path / "out", lambda path: True, most=most)
     with pytest.raises(Broken, match="it holds more than 100 bytes"):
         gunzipped(path, 100)
