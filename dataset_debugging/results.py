@@ -198,7 +198,7 @@ def export(experiment):
                 gone[name] = tuple(lost)
             table = table.to_csv(index=False, lineterminator="\n")  # every digit, so that reports are the same
             save_text(PROJECT_ROOT / RESULTS / f"{name}.csv", table)
-            save_json(PROJECT_ROOT / RESULTS / f"{name}.json", results.scale)
+            save_json(PROJECT_ROOT / RESULTS / f"{name}.json", results.scale, checked=False)
     return gone
 
 

@@ -27,6 +27,7 @@ from config import (
     run_command,
     script_relative,
     shown,
+    to_write,
     whole,
 )
 from models.CNN.CNN import ResNet20
@@ -88,8 +89,7 @@ def main():
     path = PRETRAINED if options.output is None else script_relative(options.output, __file__)
     if options.num_of_samples and options.output is None:
         raise UserError("--num_of_samples: give --output as well, so that the carried weights stay")
-    if path.is_dir():
-        raise UserError(f"--output {shown(path)} is a folder: give a file")
+    to_write(path)
     chosen, start = device(options.device), time.perf_counter()
     limit = options.num_of_samples and max(1, options.num_of_samples // len(CIFAR10))
     images = read("cifar", options.data_dir, CIFAR10, limit)
@@ -109,7 +109,7 @@ def main():
     save_network(path, network)
     made = {"epochs": options.epochs, "lr": options.lr, "batch_size": options.batch_size, "seed": options.seed}
     made |= {"bfloat16": options.bfloat16, "images": len(x_train), "seconds": round(seconds)}
-    save_json(path.with_suffix(".json"), {"test_accuracy": accuracy, "test_images": len(y_test), **made})
+    save_json(path.with_suffix(".json"), {"test_accuracy": accuracy, "test_images": len(y_test), **made}, checked=False)
     checkpoint.unlink(missing_ok=True)
     print(f"test accuracy {accuracy:.4f} on {len(y_test):,} images of ten classes, after {seconds / 60:.1f} min")
     print(f"written: {shown(path)}")

@@ -41,7 +41,7 @@ def written(folder):
         folder / "a.npy": lambda path: load_npy(path, "again"),
         folder / "a.json": lambda path: load_json(path, "again"),
         folder / "a.pt": lambda path: load_tensors(path, "again"),
-        folder / "a.bytes": lambda path: load_bytes(path, "again")[0],
+        folder / "a.bytes": lambda path: load_bytes(path, "again", end=b"some bytes")[0],
     }
 
 
