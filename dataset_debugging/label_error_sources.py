@@ -132,9 +132,10 @@ def run_folder(options):
 
 def slug(path):
     """A folder's name for a file of the user's: a name within its folder, and none that a model or the study has."""
-    plain = [re.sub(r"[^\w.+ -]", "_", name).strip(". ") for name in (path.stem, path.name)]
-    own = re.compile(f"({'|'.join((*MODELS, 'study'))})(_.*)?", re.IGNORECASE)
-    return next((name for name in plain if name and not own.fullmatch(name)), "file")
+    plain = (re.sub(r"[^\w.+ -]", "_", name).strip(". ") for name in (path.stem, path.name))
+    found = next((name for name in plain if name), "")
+    own = re.fullmatch(f"({'|'.join((*MODELS, 'study', 'file'))})?(_.*)?", found, re.IGNORECASE)
+    return f"file_{found}" if own else found
 
 
 def _png(pixels):

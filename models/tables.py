@@ -10,7 +10,9 @@ import re
 import pandas as pd
 
 _NUMBER = re.compile(r"[+-]?(\d[\d.,]*|[.,]\d+)([eE][+-]?\d+)?%?", re.ASCII)
-_BEGIN = re.compile(r"(^|[;\t\r\n])([\s\"'\x00-\x1f\u200b\ufeff]*)([=+\-@\uff1d\uff0b\uff0d\uff20][^;\t\r\n]*)")
+_BEGIN = re.compile(
+    r"(^|[;\t\r\n])([ \"\x00-\x08\v\f\x0e-\x1f\xa0\u200b\ufeff]*)([=+\-@\uff1d\uff0b\uff0d\uff20][^;\t\r\n]*)"
+)
 SAID = "in {where} a ' stands before {count:,} cells, which a spreadsheet would run as formulas"
 
 
