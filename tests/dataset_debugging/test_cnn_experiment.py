@@ -92,7 +92,7 @@ def test_interrupted_refits_end_at_once(tmp_path):
         printed = process.communicate(timeout=60)[0]
     finally:
         process.kill()
-    assert process.returncode == 130 and "go on from their last epoch next time" in printed
+    assert process.returncode == 130 and "the same command goes on" in printed
 
 
 def test_files_are_those_of_the_contract(uninterrupted):
