@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import os
+import re
 import sys
 
 import pytest
@@ -31,7 +32,7 @@ def command_files():
     for folder in FOLDERS:
         for path in sorted((REPOSITORY / folder).rglob("*.py")):
             tail = next(reversed(ast.parse(path.read_text(encoding="utf-8")).body), None)
-            if isinstance(tail, ast.If) and "__name__" in ast.unparse(tail.test):
+            if isinstance(tail, ast.If) and re.search(r"run_command\(|EXPERIMENT", ast.unparse(tail)):
                 found.append(path.relative_to(REPOSITORY))
     return found
 
