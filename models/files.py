@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from config import UserError, shown
-from models import checksums
+from models import checksums, stopping
 from models.arrays import check_arrays, members, read_array
 from models.checksums import Damaged
 
@@ -29,7 +29,8 @@ def replacing(path):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
+        with stopping.temporary(temporary):
+            yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
