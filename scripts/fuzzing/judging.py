@@ -134,7 +134,7 @@ def _read(form, folder, original, strict):
             return "foreign", f"{type(error).__name__} at {place}: {str(error)[:200]}"
     if same(value, original):
         return "right", ""
-    foreign = [w for w in caught if w.category is not UserWarning]
+    foreign = [w for w in caught if not issubclass(w.category, UserWarning)]
     if foreign:
         return "foreign", f"a warning: {foreign[0].category.__name__}: {str(foreign[0].message)[:200]}"
     return ("other" if strict else "undetectable"), "other values"

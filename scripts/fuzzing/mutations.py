@@ -163,7 +163,7 @@ def _put(tree, place, value, remove=False):
 def _of_tensor(tensor, rng):
     kinds = {
         "half the precision": (True, tensor.half() if tensor.is_floating_point() else tensor.to(torch.int8)),
-        "whole numbers": (True, torch.full_like(tensor, 7, dtype=torch.long)),
+        "whole numbers": (tensor.is_floating_point(), torch.full_like(tensor, 7, dtype=torch.long)),
         "complex numbers": (True, tensor.to(torch.complex64)),
         "truth values": (True, torch.ones_like(tensor, dtype=torch.bool)),
         "a sparse tensor": (True, tensor.to_sparse() if tensor.ndim else tensor),

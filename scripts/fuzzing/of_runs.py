@@ -21,6 +21,8 @@ AGAIN = "make it again"
 ARGUMENTS = {"flip_portion": 0.25, "lr": 1e-5, "lmbd": 0.003, "epoch": 50, "seed": 3, "average_over_runs": 2}
 ARGUMENTS |= {"data": "0123456789abcdef", "epochs": 3}
 RAW = "outputs_train", "outputs_test"  # which no explainer reads
+KEYS = {f"{name}_{part}" for name in ("intermediate", "pred", "labels", "outputs") for part in ("train", "test")}
+KEYS |= {"weight", "train_accuracy", "test_accuracy"}  # of the release
 SETTINGS = {"ours": {"lr": 1e-5}, "IF": {}, "rep": {"lmbd": 0.003, "epoch": 50}}
 
 
@@ -42,7 +44,7 @@ def make_official_outputs(folder):
     path, mine = outputs_path(folder), outputs()
     path.parent.mkdir(parents=True)
     more = {"pred_train": mine.pred_train[:, None], "labels_train": mine.labels_train.astype(float)}
-    np.savez(path, **{name: value for name, value in {**fields(mine), **more}.items() if name != "bias"})
+    np.savez(path, **{name: value for name, value in {**fields(mine), **more}.items() if name in KEYS})
 
 
 def weights(method, official=False):
@@ -170,7 +172,7 @@ FORMATS = (
            lambda folder: run_of(folder).load_accuracies("ours"), "npy"),
     Format("refits", "0/accuracies/refits_ours.npy", make_refits,
            lambda folder: accuracies.load_refits(run_of(folder), "ours", (8, 2)), "npy", nan=("",)),
-    Format("run.json", "0/run.json", make_run, read_run, "json", loose=("seeds", "word_vectors")),
+    Format("run.json", "0/run.json", make_run, read_run, "json", loose=("seeds", "word_vectors", "packages", "device", "python")),
     Format("memorization", "0/memorization.csv", make_memorization, read_memorization, "text", False),
     Format("study of label errors", "trained.npz", make_study, read_study, "npz", loose=("out_of_fold",)),
 )  # fmt: skip
