@@ -4,6 +4,7 @@ Each refit has a seed of its own and is kept as soon as it is done; one at work 
 a checkpoint, where its training writes them.
 """
 
+import io
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Lock
 
@@ -12,7 +13,8 @@ import numpy as np
 from config import UserError, seed, shown
 from dataset_debugging.calculate_orders import still_wrong
 from dataset_debugging.runs import REMAKE
-from models.files import load_npy, save_npy
+from models.checksums import sealed
+from models.files import load_npy, save_bytes
 
 
 def refit_seed(run, checkpoint, repeat):
@@ -28,7 +30,17 @@ def load_refits(run_dir, method, shape):
     refits = load_npy(path, REMAKE)
     if refits.shape != shape or refits.dtype != np.float64:
         raise UserError(f"{shown(path)} has {refits.dtype} {refits.shape}, expected float64 {shape}: {REMAKE}")
+    if not (np.isnan(refits) | ((refits >= 0) & (refits <= 1))).all():
+        raise UserError(f"{shown(path)} holds other numbers than accuracies: {REMAKE}")
+    run_dir.check_refitted(path, method)
     return refits
+
+
+def _save(path, array, refitted):
+    """Write accuracies that carry the fingerprint of their refits."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    save_bytes(path, sealed(buffer.getvalue(), refitted))
 
 
 def side_by_side(work, tasks, jobs, **pool):
@@ -66,17 +78,17 @@ def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeat
         for c, r in np.argwhere(np.isnan(table)):
             tasks.append((method, c, r, still_wrong(order, flipped, c + 1, changed), refit_seed(run, c + 1, r)))
         bar.total -= int(np.isfinite(table).sum())
-    recording = Lock()
+    recording, of = Lock(), {method: run_dir.refitted(method) for method in methods}
 
     def work(method, c, r, points, number):
         checkpoint = run_dir.refit_checkpoint(method, c + 1, r)
         accuracy = refit(points, number, checkpoint)
         with recording:  # by the refit's own thread, so that it is kept whatever happens to the others
             tables[method][c, r] = accuracy
-            save_npy(run_dir.refits(method), tables[method])
+            _save(run_dir.refits(method), tables[method], of[method])
             checkpoint.unlink(missing_ok=True)
             bar.update()
 
     side_by_side(work, tasks, jobs)
     for method, table in tables.items():
-        save_npy(run_dir.accuracies(method), table.mean(axis=1))
+        _save(run_dir.accuracies(method), table.mean(axis=1), of[method])

@@ -6,6 +6,7 @@ between models; `dataset_debugging.stages` does the rest, stage by stage. A stag
 killed experiment goes on where it stopped.
 """
 
+import contextlib
 import warnings
 from argparse import Namespace
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from dataset_debugging.runs import RunDir
 from dataset_debugging.stages import STAGES, Run, Task
 from explainer.label_errors import DETECTORS
 from explainer.methods import METHODS
+from models.folders import holding
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,11 @@ def _parse(experiment, script):
     add("--average_over_runs", type=several, default=experiment.average_over_runs, help="refits per checkpoint")
     add("--until", choices=STAGES, default=STAGES[-1], help="the last stage to do")
     add("--jobs", type=workers, default=experiment.jobs, help="refits side by side")
-    add("--overwrite", action="store_true", help="begin the runs again, and lose what they hold")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="begin the runs again; the old one stays, as <run>.overwritten, until the new one is as far as --until",
+    )
     options.add_device()
     experiment.add_options(options)
     options = options.parse_args()
@@ -124,8 +130,19 @@ def _run_all(experiment, options, script):
     run_dirs = [RunDir(path / str(i)) for i in range(options.num_of_run)]
     for run_dir in run_dirs:  # all of them before the first one changes
         run_dir.check(arguments, options.overwrite)
-    for run_dir in run_dirs:
-        run_dir.begin(arguments, options.overwrite)
+    with contextlib.ExitStack() as held:
+        for run_dir in run_dirs:
+            held.enter_context(holding(run_dir.path, "a label-flip experiment"))
+        for run_dir in run_dirs:
+            run_dir.restore()
+            run_dir.check(arguments, options.overwrite)
+        for run_dir in run_dirs:
+            run_dir.begin(arguments, options.overwrite)
+        _work(experiment, options, task, path, run_dirs)
+
+
+def _work(experiment, options, task, path, run_dirs):
+    """All stages of runs that are held, and their figure."""
     refits = len(options.methods) * experiment.checkpoints * options.average_over_runs
     per_run = STAGES.index(options.until) + (refits if options.until == STAGES[-1] else 1)
     with tqdm(total=per_run * len(run_dirs), unit="step", smoothing=0.02) as bar:

@@ -21,7 +21,7 @@ from dataset_debugging.runs import FRESH, REMAKE
 from explainer.label_errors import DETECTORS, Moment, proposed, scored
 from explainer.methods import METHODS
 from explainer.weights import calculate, load_weights, save_weights, weights_path
-from models.files import load_npy, save_npy, save_npz
+from models.files import save_npy, save_npz, training_of
 from models.outputs import SavedOutputs, outputs_path
 
 STAGES = ("train", "weights", "orders", "accuracies")
@@ -70,7 +70,7 @@ class Run:
         order, self.flipped = flipped_points(task.n, options.flip_portion, self.seeds["flip"])
         if not run_dir.flips.exists():
             save_npy(run_dir.flips, order)
-        elif not np.array_equal(load_npy(run_dir.flips, REMAKE), order):
+        elif not np.array_equal(run_dir.load_flips(), order):
             raise UserError(f"{shown(run_dir.flips)} holds other flips than seed {self.seeds['flip']}: {FRESH}")
 
     def work(self):
@@ -85,6 +85,7 @@ class Run:
                 self.bar.update() if did else self._skip(1)
         if was_done or self.options.until == STAGES[-1]:
             self.run_dir.done.touch()
+        self.run_dir.succeeded()
 
     def _begins(self):
         """Note what a stage is made with that has something to do; until it is over, the run is not done."""
@@ -133,9 +134,13 @@ class Run:
         todo = [method for method in self.options.methods if not self.run_dir.order(method).exists()]
         for method in set(self.options.methods) - set(todo):
             self.run_dir.load_order(method, self.task.n)  # damaged, it is better known before the refits
+        outputs = self._outputs() if set(self.options.methods) - {RANDOM} else None
+        for method in set(self.options.methods) - {RANDOM, *todo}:
+            path = self.run_dir.order(method)
+            if training_of(path) not in (None, outputs.fingerprint):
+                raise UserError(f"{shown(path)} was made from other saved outputs than those beside it: {REMAKE}")
         if todo:
             self._begins()
-        outputs = self._outputs() if set(todo) - {RANDOM} else None
         for method in todo:
             if method == RANDOM:
                 order = np.random.RandomState(self.seeds["random order"]).permutation(self.task.n)
@@ -149,23 +154,27 @@ class Run:
                     path = shown(self._weights_path(method))
                     raise UserError(f"{path} was made with {weights['settings']}, this run is with {asked}: {REMAKE}")
                 order = order_by_suspicion(METHODS[method].suspicion(weights))
-            save_npz(self.run_dir.order(method), order=order, fraction_fixed=fraction_identified(order, self.flipped))
+            shares, made = fraction_identified(order, self.flipped), None if method == RANDOM else outputs.fingerprint
+            save_npz(self.run_dir.order(method), order=order, fraction_fixed=shares, training=made)
         return bool(todo)
 
     def _order_by_detector(self, method, outputs):
         moments, path = self.task.moments(self.run_dir.path, outputs), self.run_dir.order(method)
         if not DETECTORS[method].corrects:
             order = order_by_suspicion(scored(method, moments))
-            save_npz(path, order=order, fraction_fixed=fraction_identified(order, self.flipped))
+            shares = fraction_identified(order, self.flipped)
+            save_npz(path, order=order, fraction_fixed=shares, training=outputs.fingerprint)
             return
         score, labels = proposed(moments)
         order, changed = order_by_suspicion(score), labels != outputs.labels_train
         shares = fraction_corrected(order, self.flipped, changed)
-        save_npz(path, order=order, fraction_fixed=shares, changed=changed)
+        save_npz(path, order=order, fraction_fixed=shares, changed=changed, training=outputs.fingerprint)
 
     def _accuracies(self):
         shape = self.experiment.checkpoints, self.options.average_over_runs
         todo = [method for method in self.options.methods if not self.run_dir.accuracies(method).exists()]
+        for method in set(self.options.methods) - set(todo):
+            self.run_dir.load_accuracies(method)  # those of another experiment are refused
         self._skip((len(self.options.methods) - len(todo)) * shape[0] * shape[1])
         if todo:
             self._begins()
