@@ -15,7 +15,7 @@ from dataset_debugging.networks import NetworkTask, add_scale_options
 from models.CNN.data.prepare import DEFAULT_CLASSES, add_data_options
 from models.CNN.train import accuracy, fit_binary, saved_outputs, train
 from models.CNN.utils_cifar import Start, add_training_options, load
-from models.moments import KEPT_EPOCHS, epoch_folder
+from models.moments import KEPT_EPOCHS, running
 from models.outputs import outputs_path
 
 
@@ -36,7 +36,8 @@ class Cifar(NetworkTask):
     def train_on(self, y, seed, folder):
         def keep(network, epoch, kept):
             if epoch in KEPT_EPOCHS:
-                saved_outputs(network, self.data, y).save(outputs_path(epoch_folder(folder, epoch)))
+                path = outputs_path(running(folder) / str(epoch))
+                saved_outputs(network, self.data, y).save(path, kept["training"])
 
         return train(folder, self.start, self.data, self.schedule, seed, y, keep, "training")
 

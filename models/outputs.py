@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from config import MODELS, UserError, base_folder, shown
-from models.files import load_npz, save_npz
+from models import checksums
+from models.files import load_npz, save_npz, training_of
+from models.folders import STEP, holding
 
 MODEL_FILES = {"CNN": "resnet20.pt", "RNN": "lstm.pt", "Xgboost": "xgb.ubj"}  # beside the saved outputs
 ALIKE = 0.05  # by how much the features of the same points may differ, for the sake of bfloat16 and other devices
@@ -29,6 +31,7 @@ class SavedOutputs:
     weight         (1,d): the last layer, so that sigmoid(weight @ f) is the head's probability of class 1.
     *_accuracy     share of points whose label is the predicted class.
     bias           (1,) or None: the last layer's bias, where it has one.
+    training       the fingerprint of the training whose outputs they are, None where it is unknown.
     """
 
     intermediate_train: np.ndarray
@@ -43,6 +46,7 @@ class SavedOutputs:
     train_accuracy: float
     test_accuracy: float
     bias: np.ndarray | None = None
+    training: str | None = None
 
     @classmethod
     def of_head(cls, train, test, fc):
@@ -58,15 +62,17 @@ class SavedOutputs:
         weight, bias = (None if p is None else p.detach().float().cpu().numpy() for p in (fc.weight, fc.bias))
         return cls(*parts, weight, *accuracies, bias=bias)
 
-    def save(self, path):
-        """Write the arrays, whole or not at all."""
-        save_npz(path, **{f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None})
+    def save(self, path, training=None):
+        """Write the arrays, whole or not at all. training: whose outputs they are, where that is not said yet."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "training"}
+        there = {name: array for name, array in arrays.items() if array is not None}
+        save_npz(path, **there, training=training or self.training)
 
     @classmethod
     def load(cls, path, remedy):
         """Read and check; raises UserError, ending in `remedy`, for whatever an explainer could not work with."""
-        names = [f.name for f in fields(cls) if f.name != "bias"]
-        outputs = cls(**load_npz(path, names, remedy, optional=["bias"]))
+        names = [f.name for f in fields(cls) if f.name not in ("bias", "training")]
+        outputs = cls(**load_npz(path, names, remedy, optional=["bias"]), training=training_of(path))
         return outputs.checked(path, remedy)
 
     def checked(self, source, remedy):
@@ -161,6 +167,39 @@ def models_there(folder):
     return [name for name, file in MODEL_FILES.items() if (Path(folder) / "model" / file).exists()]
 
 
+def settled(folder):
+    """The folder of a run, in which a step that was killed is finished.
+
+    Raises UserError where another process is at it, or the folder cannot be written.
+    """
+    if (Path(folder) / STEP).exists():
+        with holding(folder, "a step that was killed"):
+            pass
+    return Path(folder)
+
+
+def same_training(known, other, what, path, remedy):
+    """Raise UserError, ending in `remedy`, where two fingerprints of trainings are known and differ.
+
+    what, path: of the second one.
+    """
+    if known is not None and other is not None and known != other:
+        raise UserError(f"{shown(path)}: {what} of another training than saved_outputs.npz: {remedy}")
+
+
+def said_training(path):
+    """The fingerprint of a training that the end of a file says, None for none; nothing else of it is read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-checksums.LENGTH, 2)
+            line = file.read()
+    except OSError:  # missing, or shorter
+        return None
+    found = line.split()[-1:]
+    said = found[0].decode("ascii", "replace") if line.startswith(b"\n# xxh3-128 ") and found else checksums.NOBODY
+    return None if said == checksums.NOBODY else said
+
+
 def open_run(folder):
     """Before a training: say that it replaces the model of a run folder, if there is one.
 
@@ -179,9 +218,12 @@ def load_outputs(folder, model):
 
     Raises UserError where they are missing or unusable, with how to make them, or where the folder is another model's.
     """
+    folder = settled(folder)
     there = models_there(folder)
     if there and model not in there:
         raise UserError(f"{shown(folder)} holds a model of --model {there[0]}, got {model}: give that one")
-    if folder == base_folder(model):
-        return SavedOutputs.load(outputs_path(folder), f"run {MODELS[model]} first")
-    return SavedOutputs.load(outputs_path(folder), "train that model first, or give another --saved_path")
+    remedy = "train that model first, or give another --saved_path"
+    remedy = f"run {MODELS[model]} first" if folder == base_folder(model) else remedy
+    outputs, network = SavedOutputs.load(outputs_path(folder), remedy), folder / "model" / MODEL_FILES[model]
+    same_training(outputs.training, said_training(network), "it is", network, f"run {MODELS[model]} again")
+    return outputs

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import hashlib
 import io
 import math
 import sys
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from config import UserError, seed, shown
 from models import checksums
 from models.files import save_bytes
+from models.states import difference, is_state_of, load_state
 
 # Gradients that vanish over a long review end in denormal numbers, on which a CPU is 10 to 100 times slower. Said here
 # because it holds for the threads that are begun later.
@@ -73,16 +75,17 @@ def fit(
     training goes on as if nothing had happened. checkpoint: file of the training so far, written after each epoch and
     removed by the caller; identity: what else must be the same to go on with it, such as the data's fingerprint.
     after_epoch(network, epoch, kept), from 1; kept: a dictionary of tensors and numbers that is part of the checkpoint,
-    and is read from there.
+    and is read from there; its "training" is the fingerprint that what comes of this training carries.
     progress: title of a tqdm bar over the epochs, None for none.
-    Raises UserError where the loss is no longer finite or the memory does not suffice.
+    Raises UserError where the loss is no longer finite, the memory does not suffice, or the checkpoint is another's.
     """
     keep_freed_memory()
     optimizer = OPTIMIZERS[schedule.optimizer](network.parameters())
     known = tuple(None if callable(value) else value for value in schedule[:-1])
     kept = {} if kept is None else kept
-    start, before = _resume(checkpoint, f"{identity} {number} {known}", network, optimizer)
-    kept.update(before)
+    settings = f"{identity} {number} {known}"
+    start, before = _resume(checkpoint, settings, network, optimizer, schedule.epochs)
+    kept.update(before, training=hashlib.sha256(settings.encode()).hexdigest()[:16])
     generator = torch.Generator()
     shown_as = {"desc": progress, "disable": progress is None, "unit": "epoch", "leave": False}
     bar = tqdm(range(start, schedule.epochs), total=schedule.epochs, initial=start, **shown_as)
@@ -100,7 +103,7 @@ def fit(
             after_epoch(network, epoch + 1, kept)
         if checkpoint is not None:
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "kept": kept}
-            save_tensors(checkpoint, {**state, "epoch": epoch + 1, "settings": f"{identity} {number} {known}"})
+            save_tensors(checkpoint, {**state, "epoch": epoch + 1, "settings": settings}, kept["training"])
     return network
 
 
@@ -125,17 +128,29 @@ def _epoch(network, data, loss, schedule, epoch, optimizer, generator):
     return total.item() / n  # the only time in an epoch that the host waits for the device
 
 
-def _resume(checkpoint, settings, network, optimizer):
-    """Load what an interrupted training with the same settings has left; returns its epochs and what it kept."""
+_STATE = {"settings": str, "network": dict, "optimizer": dict, "epoch": int, "kept": dict}  # of a checkpoint
+
+
+def _resume(checkpoint, settings, network, optimizer, epochs):
+    """Load what an interrupted training with the same settings has left; returns its epochs and what it kept.
+
+    Raises UserError where it is of other settings, which says what differs as far as that is known.
+    """
     if checkpoint is None or not checkpoint.exists():
         return 0, {}
     remedy = "delete it to start this training again"
     state = load_tensors(checkpoint, remedy)
-    if not {"settings", "network", "optimizer", "epoch", "kept"} <= set(state):
+    if not all(isinstance(state.get(name), kind) for name, kind in _STATE.items()):
         raise UserError(f"{shown(checkpoint)} is no training that was stopped: {remedy}")
     if state["settings"] != settings:
-        return 0, {}
-    network.load_state_dict(state["network"])
+        found = difference(state["settings"], settings, Schedule._fields)
+        raise UserError(
+            f"{shown(checkpoint)} is a training that was stopped, {found}: "
+            "run its command to go on, or give --overwrite, or delete that file, to begin anew"
+        )
+    if not 0 < state["epoch"] <= epochs or not is_state_of(optimizer, state["optimizer"]):
+        raise UserError(f"{shown(checkpoint)} is of another training: {remedy}")
+    load_state(network, state["network"], checkpoint, remedy)
     optimizer.load_state_dict(state["optimizer"])
     return state["epoch"], state["kept"]
 

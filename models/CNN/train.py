@@ -18,7 +18,8 @@ import torch
 from config import ArgumentParser, a_path, device, given_folder, passes, positive, run_command, shown, usual_run, whole
 from models.CNN.data.prepare import DEFAULT_CLASSES, add_data_options
 from models.CNN.utils_cifar import ImageBatches, Start, add_training_options, as_channels_last, load
-from models.moments import add_moments_option, begin_moments, keeper
+from models.folders import holding
+from models.moments import add_moments_option, add_overwrite, begin_anew, begin_moments, finished_training, keeper
 from models.outputs import SavedOutputs, open_run, outputs_path
 from models.training import Schedule, binary_loss, enough_memory, fit, keep_freed_memory, save_network
 
@@ -69,13 +70,14 @@ def train(folder, start, data, schedule, seed, y_train=None, after_epoch=None, p
     checkpoint = path.with_name("training.checkpoint")
     labels = data.y_train if y_train is None else y_train
     identity = hashlib.sha256(labels.cpu().numpy()).hexdigest() + data.fingerprint + start.fingerprint
+    begin_moments(folder, checkpoint)
+    kept = {}
     more = {"checkpoint": checkpoint, "identity": identity, "after_epoch": after_epoch, "progress": progress}
-    network = fit_binary(start, data, schedule, seed, y_train, **more)
+    network = fit_binary(start, data, schedule, seed, y_train, kept=kept, **more)
     outputs = saved_outputs(network, data, y_train)
-    path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
-    save_network(path.with_name("resnet20.pt"), network)
-    outputs.save(path)
-    checkpoint.unlink(missing_ok=True)
+    with finished_training(folder) as model:
+        save_network(model / "resnet20.pt", network, kept["training"])
+        outputs.save(model / path.name, kept["training"])
     return outputs
 
 
@@ -99,6 +101,7 @@ def main():
     add_data_options(parser)
     add_training_options(parser)
     add_moments_option(parser)
+    add_overwrite(parser)
     parser.add_device()
     options = parser.parse_args()
     chosen, folder = device(options.device), given_folder(options.saved_path, __file__)
@@ -106,12 +109,13 @@ def main():
     folder = folder or given_folder(_usual(options, data.classes), __file__)
     start, began = Start(options.weights), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, bfloat16=options.bfloat16)
-    open_run(folder)
-    begin_moments(folder, options.keep_moments)
     keep = (
         keeper(folder, options.epochs, lambda network: training_points(network, data)) if options.keep_moments else None
     )
-    outputs = train(folder, start, data, schedule, options.seed, after_epoch=keep, progress="training")
+    with holding(folder, "a training"):
+        open_run(folder)
+        begin_anew(folder, options.overwrite)
+        outputs = train(folder, start, data, schedule, options.seed, after_epoch=keep, progress="training")
     seconds = time.perf_counter() - began
     n, m = len(data.y_train), len(data.y_test)
     print(f"ResNet-20 on {data.classes[0]} (0) and {data.classes[1]} (1): {n:,} training images, {m:,} test images")

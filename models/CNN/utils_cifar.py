@@ -12,7 +12,8 @@ from config import UserError, a_file_or, at_least_two, expanded, shown
 from models.CNN.CNN import ResNet20
 from models.CNN.data.prepare import read
 from models.downloads import hub_state, reason
-from models.outputs import ALIKE, difference, spread
+from models.outputs import ALIKE, difference, settled, spread
+from models.states import load_state
 from models.training import initialized, load_tensors
 
 PRETRAINED = Path(__file__).resolve().parent / "data" / "cifar10_resnet20.pt"
@@ -162,11 +163,8 @@ class Start:
 def load_network(folder):
     """The trained binary network of a run folder. Raises UserError, with what to do, where it is missing or another."""
     remedy = "run python models/CNN/train.py again"
-    path, network = Path(folder) / "model" / "resnet20.pt", ResNet20()
-    try:
-        network.load_state_dict(load_tensors(path, remedy))
-    except RuntimeError as error:
-        raise UserError(f"{shown(path)} holds another network: {remedy}") from error
+    path, network = settled(folder) / "model" / "resnet20.pt", ResNet20()
+    load_state(network, load_tensors(path, remedy), path, remedy)
     return network.eval()
 
 

@@ -1,16 +1,19 @@
 """A trained LSTM as train.py left it: the network, its words, its saved outputs and the reviews behind them."""
 
 import numpy as np
+import torch
 
 from config import UserError, shown
 from explainer.agreement import best_explanations
+from models.checksums import checksum
 from models.files import load_json
-from models.outputs import ALIKE, difference, load_outputs, spread
+from models.outputs import ALIKE, difference, load_outputs, same_training, settled, spread
 from models.RNN import utils_imdb
 from models.RNN.batches import Reviews
 from models.RNN.RNN import SentimentLSTM
 from models.RNN.texts import tokens
 from models.RNN.train import last_layer
+from models.states import load_state
 from models.training import load_tensors
 
 REMEDY = "run python models/RNN/train.py again"
@@ -22,20 +25,43 @@ def load_network(folder):
 
     Raises UserError where it is missing, or its vocabulary is of another size than its embedding.
     """
-    state = load_tensors(folder / "model" / "lstm.pt", REMEDY)
+    path = settled(folder) / "model" / "lstm.pt"
+    state = load_tensors(path, REMEDY)
     try:
-        words = (folder / "model" / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
+        text = path.with_name("vocabulary.txt").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {shown(folder / 'model' / 'vocabulary.txt')} ({error}): {REMEDY}") from error
+    words, about = text.split("\n"), path.with_name("reviews.json")
+    if about.exists() and load_json(about, REMEDY).get("vocabulary", checksum(text)) != checksum(text):
+        raise UserError(f"{shown(path.with_name('vocabulary.txt'))} is damaged, or of another training: {REMEDY}")
     try:
         rows, width = state["embedding.weight"].shape
-        network = SentimentLSTM(rows, width, state["fc.weight"].shape[1] // 2)
-        network.load_state_dict(state)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise UserError(f"{shown(folder / 'model' / 'lstm.pt')} holds another network: {REMEDY}") from error
+        hidden = state["fc.weight"].shape[1] // 2
+    except (KeyError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(f"{shown(path)} holds another network: {REMEDY}") from error
     if rows != len(words):
         raise UserError(f"{shown(folder / 'model')}: vocabulary.txt has {len(words)} words, lstm.pt {rows}: {REMEDY}")
+    with torch.device("meta"):  # nothing is allocated for a network of other sizes than it has
+        sizes = {name: value.shape for name, value in SentimentLSTM(rows, width, hidden).state_dict().items()}
+    if sizes != {name: getattr(value, "shape", None) for name, value in state.items()}:
+        raise UserError(f"{shown(path)} holds another network: {REMEDY}")
+    network = SentimentLSTM(rows, width, hidden)
+    load_state(network, state, path, REMEDY)
     return network.eval(), words
+
+
+def _whole_numbers(value):
+    return isinstance(value, list) and len(value) > 0 and all(type(row) is int and row >= 0 for row in value)
+
+
+FIELDS = {  # of reviews.json
+    "dataset": lambda value: value in utils_imdb.DATASETS,
+    "max_length": lambda value: value is None or (type(value) is int and value > 0),
+    "train": _whole_numbers,
+    "test": _whole_numbers,
+    "training": lambda value: isinstance(value, str),
+    "vocabulary": lambda value: isinstance(value, str),
+}
 
 
 class SavedModel:
@@ -47,7 +73,8 @@ class SavedModel:
         self.network, self.words = load_network(folder)
         self._numbers = {word: i for i, word in enumerate(self.words)}
         path = folder / "model" / "reviews.json"
-        reviews = load_json(path, REMEDY)
+        reviews = load_json(path, REMEDY, FIELDS)
+        same_training(self.outputs.training, reviews.get("training"), "reviews", path, REMEDY)
         if not {"dataset", "max_length", "train", "test"} <= reviews.keys():
             raise UserError(f"{shown(path)} does not say which reviews they are: {REMEDY}")
         self.rows, self.test_rows, self.max_length = (reviews[name] for name in ("train", "test", "max_length"))

@@ -39,9 +39,21 @@ from config import (
     whole,
 )
 from explainer.label_errors import Moment
+from models.checksums import checksum
 from models.files import save_json, save_text
+from models.folders import holding
 from models.memory import room
-from models.moments import BEFORE, add_moments_option, begin_moments, keep_moment, keeper
+from models.moments import (
+    BEFORE,
+    add_moments_option,
+    add_overwrite,
+    begin_anew,
+    begin_moments,
+    finished_training,
+    keep_running,
+    keeper,
+    running,
+)
 from models.outputs import SavedOutputs, open_run, outputs_path
 from models.RNN import utils_imdb
 from models.RNN.batches import Reviews
@@ -107,7 +119,7 @@ def new_network(data, hidden, number):
     return network.to(data.train.device)
 
 
-def fit_lstm(data, schedule, hidden, number, y_train=None, pick=False, after_epoch=None, **more):
+def fit_lstm(data, schedule, hidden, number, y_train=None, pick=False, after_epoch=None, kept=None, **more):
     """A network trained on the reviews, labels y_train (n,) if given; more: as `models.training.fit` takes it.
 
     pick: return the epoch of the highest validation accuracy, the first of equal ones, instead of the last.
@@ -121,7 +133,7 @@ def fit_lstm(data, schedule, hidden, number, y_train=None, pick=False, after_epo
         if after_epoch is not None:
             after_epoch(network, epoch, kept)
 
-    best = {}
+    best = {} if kept is None else kept
     fit(
         network,
         data.train.labelled(y_train),
@@ -174,15 +186,21 @@ def training_points(network, data, y_train=None):
 
 
 def moments_keeper(folder, data, schedule, hidden, number, y_train=None):
-    """An after_epoch that keeps the moments of a training (`models.moments`); the one before it is kept at once.
+    """An after_epoch that keeps the moments of a training (`models.moments`), and the one before it.
 
     That one is what the network is given before it has seen a label, the mean of each review's word vectors (n,100).
     """
-    embedding, reviews = new_network(data, hidden, number).embedding, data.train.labelled(y_train)
-    nothing = torch.zeros(1, embedding.embedding_dim)
-    before = Moment(mean_vectors(embedding, reviews).numpy(), reviews.labels.long().cpu().numpy(), nothing.numpy())
-    keep_moment(folder, BEFORE, before)
-    return keeper(folder, schedule.epochs, lambda network: training_points(network, data, y_train))
+    after = keeper(folder, schedule.epochs, lambda network: training_points(network, data, y_train))
+
+    def keep(network, epoch, kept):
+        if not (running(folder) / str(BEFORE)).exists():
+            embedding, reviews = new_network(data, hidden, number).embedding, data.train.labelled(y_train)
+            nothing, labels = torch.zeros(1, embedding.embedding_dim), reviews.labels.long().cpu().numpy()
+            before = Moment(mean_vectors(embedding, reviews).numpy(), labels, nothing.numpy())
+            keep_running(folder, BEFORE, before, kept["training"])
+        after(network, epoch, kept)
+
+    return keep
 
 
 @torch.inference_mode()
@@ -201,16 +219,19 @@ def train(folder, data, schedule, hidden, number, y_train=None, pick=True, after
     path = outputs_path(folder)
     checkpoint = path.with_name("training.checkpoint")
     labels = hashlib.sha256(data.train.labelled(y_train).labels.cpu().numpy()).hexdigest()
+    begin_moments(folder, checkpoint)
+    kept = {}
     more = {"checkpoint": checkpoint, "identity": f"{labels} {data.fingerprint} {hidden} {pick}", "progress": progress}
-    network = fit_lstm(data, schedule, hidden, number, y_train, pick, after_epoch, **more)
+    network = fit_lstm(data, schedule, hidden, number, y_train, pick, after_epoch, kept, **more)
     outputs = saved_outputs(network, data, y_train)
-    path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
-    save_text(path.with_name("vocabulary.txt"), "\n".join(data.corpus.words))
+    training, words = kept["training"], "\n".join(data.corpus.words)
     rows = {name: getattr(data.corpus, name).rows[data.chosen[name]].tolist() for name in ("train", "test")}
-    save_json(path.with_name("reviews.json"), {"dataset": data.dataset, "max_length": data.max_length, **rows})
-    save_network(path.with_name("lstm.pt"), network)
-    outputs.save(path)
-    checkpoint.unlink(missing_ok=True)
+    about = {"dataset": data.dataset, "max_length": data.max_length, **rows}
+    with finished_training(folder) as model:
+        save_text(model / "vocabulary.txt", words)
+        save_json(model / "reviews.json", {**about, "training": training, "vocabulary": checksum(words)})
+        save_network(model / "lstm.pt", network, training)
+        outputs.save(model / path.name, training)
     return outputs
 
 
@@ -246,6 +267,7 @@ def main():
     parser.add_argument("--seed", type=whole, default=0, help="seed of the initialization and the batches")
     add_options(parser)
     add_moments_option(parser)
+    add_overwrite(parser)
     parser.add_device()
     options = parser.parse_args()
     cut = options.max_length and f"{options.max_length}words"
@@ -254,11 +276,12 @@ def main():
     chosen = device(options.device)
     data, began = read(options, chosen), time.perf_counter()
     schedule = Schedule(options.epochs, options.lr, options.batch_size, "fused adam", options.bfloat16)
-    open_run(folder)
-    begin_moments(folder, options.keep_moments)
     settings = folder, data, schedule, options.hidden_dim, options.seed
     keep = moments_keeper(*settings) if options.keep_moments else None
-    outputs = train(*settings, after_epoch=keep, progress="training")
+    with holding(folder, "a training"):
+        open_run(folder)
+        begin_anew(folder, options.overwrite)
+        outputs = train(*settings, after_epoch=keep, progress="training")
     seconds, sizes = time.perf_counter() - began, [len(part) for part in (data.train, data.validation, data.test)]
     print("LSTM on {}: {:,} training, {:,} validation, {:,} test reviews".format(options.dataset, *sizes))
     vectors = f", {data.known:,} of them begin with a given vector" if options.use_pretrained else ""

@@ -8,11 +8,16 @@ if __name__ == "__main__":
 
     stoppable()
 
+import hashlib
 import time
 
+import numpy as np
+
 from config import ArgumentParser, a_path, given_folder, run_command, shown, whole
+from models.folders import holding
+from models.moments import finished_training
 from models.outputs import outputs_path
-from models.Xgboost.trees import FEATURES, fit, save, saved_outputs
+from models.Xgboost.trees import FEATURES, PARAMETERS, TREES, fit, save, saved_outputs
 from models.Xgboost.utils_german import load
 
 SEED = 9999  # the published one
@@ -28,10 +33,13 @@ def train(folder, features="probability", seed=SEED, y_train=None):
     y_train = data.y_train if y_train is None else y_train
     booster = fit(data.X_train, y_train, seed)
     outputs = saved_outputs(booster, data, y_train, features)
-    path = outputs_path(folder)
-    path.unlink(missing_ok=True)  # killed in between, there are no outputs rather than those of another model
-    save(booster, path.with_name(MODEL))
-    outputs.save(path)
+    digest = hashlib.sha256(f"{features} {seed} {PARAMETERS} {TREES}".encode())
+    for array in (data.X_train, y_train, data.X_test, data.y_test):
+        digest.update(np.ascontiguousarray(array))
+    training = digest.hexdigest()[:16]
+    with finished_training(folder) as model:
+        save(booster, model / MODEL, training)
+        outputs.save(model / outputs_path(folder).name, training)
     return outputs
 
 
@@ -49,7 +57,8 @@ def main():
     options.add_argument("--seed", type=whole, default=SEED, help="seed of the training")
     options = options.parse_args()
     folder, start = given_folder(options.saved_path, __file__), time.perf_counter()
-    outputs = train(folder, options.features, options.seed)
+    with holding(folder, "a training"):
+        outputs = train(folder, options.features, options.seed)
     n, d = outputs.intermediate_train.shape
     print(f"XGBoost on German Credit: {n} training rows, {len(outputs.labels_test)} test rows, {d - 1} trees")
     print(f"training accuracy {outputs.train_accuracy:.4f}, test accuracy {outputs.test_accuracy:.4f}")

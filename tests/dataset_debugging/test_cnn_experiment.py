@@ -190,13 +190,14 @@ def test_moments_of_another_training_that_was_stopped_there_are_forgotten(comman
     for more in (["--epochs", 2], ["--epochs", 4]):
         keep_moment(tmp_path, 5, Moment(*shape, time=5))
         save_tensors(tmp_path / "model" / "training.checkpoint", ANOTHER)
-        assert command(train.main, *options, *more, "--saved_path", tmp_path)[0] == 0
+        assert command(train.main, *options, *more, "--saved_path", tmp_path)[0] == 2
+        assert command(train.main, *options, *more, "--overwrite", "--saved_path", tmp_path)[0] == 0
         outputs = SavedOutputs.load(tmp_path / "model" / "saved_outputs.npz", "")
         times = [moment.time for moment in load_moments(tmp_path, outputs)]
         assert times == [time for time in (1, 2, 3) if time < more[1]] + [np.inf]
     keep_moment(tmp_path, 5, Moment(*shape, time=5))
     save_tensors(tmp_path / "model" / "training.checkpoint", ANOTHER)
-    assert command(train.main, *options[:-1], "--epochs", 1, "--saved_path", tmp_path)[0] == 0
+    assert command(train.main, *options[:-1], "--epochs", 1, "--overwrite", "--saved_path", tmp_path)[0] == 0
     assert not (tmp_path / "epochs").exists()
 
 
