@@ -172,7 +172,8 @@ FORMATS = (
            lambda folder: run_of(folder).load_accuracies("ours"), "npy"),
     Format("refits", "0/accuracies/refits_ours.npy", make_refits,
            lambda folder: accuracies.load_refits(run_of(folder), "ours", (8, 2)), "npy", nan=("",)),
-    Format("run.json", "0/run.json", make_run, read_run, "json", loose=("seeds", "word_vectors", "packages", "device", "python")),
+    Format("run.json", "0/run.json", make_run, read_run, "json",
+           loose=("seeds", "word_vectors", "packages", "device", "python")),
     Format("memorization", "0/memorization.csv", make_memorization, read_memorization, "text", False),
     Format("study of label errors", "trained.npz", make_study, read_study, "npz", loose=("out_of_fold",)),
 )  # fmt: skip

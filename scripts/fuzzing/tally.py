@@ -1,6 +1,8 @@
 """The areas that are tried, how often each outcome came about, and the table of it."""
 
+import os
 import shutil
+import signal
 import sys
 import time
 import zlib
@@ -9,11 +11,12 @@ from collections import Counter
 import numpy as np
 from tqdm import tqdm
 
-from config import UserError
+from config import PROJECT_ROOT, UserError
 from dataset_debugging import figures  # noqa: F401 - slow to import in each child
 from fuzzing import lines, of_networks, of_runs, of_users
+from fuzzing.children import members
 from fuzzing.judging import fuzz
-from fuzzing.kills import Command, Killing
+from fuzzing.kills import SECONDS, Command, Killing, finished, started
 from models.files import markdown_table
 
 FORMATS = (*of_runs.FORMATS, *of_networks.FORMATS, *of_users.FORMATS)
@@ -81,8 +84,6 @@ def files(tally, options, folder, until):
 
 def command_lines(tally, options, folder, until):
     """Options of every command with values at the edge."""
-    from config import PROJECT_ROOT
-
     mains = {name: lines.command(name) for name in lines.MODULES}
     sys.argv = ["fuzz"]
     parsers = {name: lines.parser_of(main) for name, main in mains.items()}
@@ -109,6 +110,23 @@ def kills(tally, options, folder, until):
             rng = np.random.default_rng([options.seed, zlib.crc32(command.name.encode()), number])
             found, what, said = killing.at_random(rng)
             tally.add(f"kills at random: {command.name}", found, what, said)
+
+    _tokenizing(tally, options, _empty(folder))
+
+
+def _tokenizing(tally, options, folder):
+    """Kill a command whose workers are at work, and look whether they end."""
+    cache = PROJECT_ROOT / "models" / "RNN" / "data" / "cache"
+    for number in range(min(3, options.cases or 3)):
+        shutil.rmtree(cache, ignore_errors=True)
+        pid = started(TOKENS, folder / "tokens")
+        deadline = time.monotonic() + SECONDS
+        while len(members(pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3 * number)
+        os.kill(pid, (signal.SIGKILL, signal.SIGTERM)[number % 2])
+        left = finished(pid, folder / "tokens").left
+        tally.add("kills of tokenizing", "left" if left else "right", f"{0.3 * number} s", f"{left} processes")
 
 
 def pairs(tally, options, folder, until):
