@@ -16,6 +16,7 @@ for argument in "$@"; do
     esac
 done
 
+source "$(dirname "${BASH_SOURCE[0]}")/supervised.sh"
 if [ "$full" ]; then
     cat <<'TEXT'
 --full: XGBoost on German Credit is at the paper's scale in either case (10 runs, 3,010 trainings). This adds

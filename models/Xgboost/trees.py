@@ -8,6 +8,7 @@ probability  f_it = sigmoid(leaf value of tree t), head weight 1 and -(T-1)/2 on
 margin       f_it = leaf value of tree t, head weight 1 and the base margin on the constant: equal to the prediction.
 """
 
+import os
 import subprocess
 import sys
 
@@ -93,7 +94,7 @@ def _fault(data):
     """What is wrong with a model that nobody vouches for, None for nothing (`models.Xgboost.trial`)."""
     settings = {"input": data, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "timeout": TRIAL}
     try:
-        done = subprocess.run([sys.executable, trial.__file__], **settings)
+        done = subprocess.run([sys.executable, trial.__file__, str(os.getpid())], **settings)
     except subprocess.TimeoutExpired:
         return f"it is not parsed in {TRIAL} s"
     if done.returncode == 0:
