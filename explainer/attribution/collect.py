@@ -8,7 +8,7 @@ import torch
 
 from config import UserError
 from explainer.attribution import kept, ranks, shards
-from explainer.attribution.cache import Collected, Points, load_points
+from explainer.attribution.cache import Collected, Points, filling, load_points, load_settings
 from explainer.attribution.checks import first_line, path
 from explainer.attribution.digests import fingerprint, hashed
 from explainer.attribution.layers import Watch, head_of, logits_of, unwrapped
@@ -16,7 +16,6 @@ from explainer.attribution.loaders import batches, check_order, function, given
 from explainer.attribution.passes import ONCE, Marks, in_order, same
 from explainer.attribution.positions import Part, joined, rows_of
 from explainer.attribution.rows import Rows
-from models.files import load_json
 
 READ = ", or say with inputs_and_labels where they are"
 
@@ -99,6 +98,12 @@ class Features:
     def _collected(self, loader, cache):
         if cache is not None and (cache / "settings.json").exists():
             return self._cached(cache, loader)
+        with contextlib.nullcontext() if cache is None else filling(cache):
+            return self._filled(loader, cache)
+
+    def _filled(self, loader, cache):
+        if cache is not None and (cache / "settings.json").exists():  # by another process, just before
+            return self._cached(cache, loader)
         features = Collected(cache)
         try:
             points, _, digest = self._read(loader, features, cache is not None)
@@ -154,8 +159,8 @@ class Features:
         points = load_points(folder)
         with self._running() as (run, _, _):
             self.fingerprint = fingerprint(self.model)
-            known, mine = load_json(folder / "settings.json", "remove the cache"), self._settings(digest)
-            other = [name for name in mine if not isinstance(known, dict) or known.get(name) != mine[name]]
+            known, mine = load_settings(folder), self._settings(digest)
+            other = [name for name in mine if known.get(name) != mine[name]]
             if not other:  # parameters and data are the same: is the forward?
                 part = run(*first)[0]
                 rows, own = slice(point, point + 1), slice(0, 1)
@@ -199,13 +204,14 @@ class Features:
     def _kept(self, cache, points, digest):
         if ranks.rank():
             return load_points(cache)
-        features = Collected(cache)
-        try:
-            features.add(points.features)
-            return features.keep(points, self._settings(digest))
-        except BaseException:
-            features.dropped()
-            raise
+        with filling(cache):
+            features = Collected(cache)
+            try:
+                features.add(points.features)
+                return features.keep(points, self._settings(digest))
+            except BaseException:
+                features.dropped()
+                raise
 
     def together(self, loader):
         """`Together`: all points of a loader, with the features on the model's device.
