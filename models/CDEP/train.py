@@ -45,6 +45,7 @@ from models.CDEP.methods import CLASS_WEIGHTS, METHODS, Masked, Settings, cdep, 
 from models.CDEP.penalty import MODES, log_probabilities
 from models.CDEP.text import TEXTS
 from models.files import load_json, save_json, save_text
+from models.folders import holding, replaced_together
 from models.training import Schedule, fit, initialized, save_network, save_tensors
 
 COLUMNS = ["epoch", "loss", "penalty", "relevance", "objective", "validation_loss", "validation_accuracy",
@@ -142,10 +143,16 @@ def run(data, settings, folder, progress=None):
     Raises UserError where the folder holds another training. Where the loss is not finite, the best weights so far are
     in last_good.pt.
     """
-    known, began, checkpoint = result_of(data, settings, folder), time.perf_counter(), folder / "training.checkpoint"
+    known = result_of(data, settings, folder)
     if known is not None:
         return known
-    kept = {}
+    with holding(folder, "a training"):  # and another process may have ended it meanwhile
+        return result_of(data, settings, folder) or _run(data, settings, folder, progress)
+
+
+def _run(data, settings, folder, progress):
+    """As `run`, in a folder that is held and has no result."""
+    began, checkpoint, kept = time.perf_counter(), folder / "training.checkpoint", {}
     try:
         network, history, clean = train(data, settings, checkpoint, progress, kept)
     except NotFinite as error:
@@ -160,12 +167,13 @@ def run(data, settings, folder, progress=None):
               "seconds": round(time.perf_counter() - began, 1)}  # fmt: skip
     if data.against is not None:
         result["against_accuracy"] = evaluated(network, *data.against)[1]
-    save_network(folder / "model.pt", network)
-    if clean is not None:
-        network.load_state_dict(clean)
-        result["clean_choice_accuracy"] = evaluated(network, data.x_test, data.y_test)[1]
-    save_text(folder / "history.csv", history.to_csv(index=False, lineterminator="\n"))
-    save_json(folder / "result.json", result)
+    with replaced_together(folder) as staged:
+        save_network(staged / "model.pt", network)
+        if clean is not None:
+            network.load_state_dict(clean)
+            result["clean_choice_accuracy"] = evaluated(network, data.x_test, data.y_test)[1]
+        save_text(staged / "history.csv", history.to_csv(index=False, lineterminator="\n"))
+        save_json(staged / "result.json", result)
     checkpoint.unlink(missing_ok=True)
     return result
 

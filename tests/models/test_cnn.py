@@ -202,9 +202,9 @@ def test_bad_arguments(refused, tmp_path, arguments, said):
 
 
 def test_other_images_do_not_replace_the_base_model(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "script_relative", lambda path, script: tmp_path / path)
+    monkeypatch.setattr(train, "given_folder", lambda path, script: path and tmp_path / path)
     assert command(train.main, *SMALL, "--epochs", 1)[0] == 0
-    assert [path.name for path in (tmp_path / "saved_models").iterdir()] == ["base_digits_40"]
+    assert [path.name for path in (tmp_path / "saved_models").glob("[!.]*")] == ["base_digits_40"]
     assert command(train.main, *SMALL, "--epochs", 1, "--classes", 4, 7)[0] == 0
     assert (tmp_path / "saved_models" / "base_digits_4_7_40" / "model" / "resnet20.pt").exists()
     published = Namespace(dataset="cifar", num_of_samples=None)

@@ -171,7 +171,7 @@ def test_bfloat16_trains_and_saves_float32(command, tmp_path, monkeypatch):
 
 
 def test_other_reviews_do_not_replace_the_base_model(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "script_relative", lambda path, script: tmp_path / path)
+    monkeypatch.setattr(train, "given_folder", lambda path, script: path and tmp_path / path)
     for more in ([], ["--max_length", 3]):
         assert command(train.main, *SMALL, "--epochs", 1, *more)[0] == 0
     made = sorted(path.name for path in (tmp_path / "saved_models").iterdir())
