@@ -174,7 +174,7 @@ def test_other_reviews_do_not_replace_the_base_model(command, tmp_path, monkeypa
     monkeypatch.setattr(train, "given_folder", lambda path, script: path and tmp_path / path)
     for more in ([], ["--max_length", 3]):
         assert command(train.main, *SMALL, "--epochs", 1, *more)[0] == 0
-    made = sorted(path.name for path in (tmp_path / "saved_models").iterdir())
+    made = sorted(path.name for path in (tmp_path / "saved_models").glob("[!.]*"))
     assert made == ["base_snippets_60", "base_snippets_60_3words"]
 
 
