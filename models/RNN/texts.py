@@ -1,7 +1,9 @@
 """The reviews as their authors wrote them, and the words that they are made of."""
 
 import hashlib
+import math
 import os
+import re
 from abc import ABC, abstractmethod
 from functools import cache
 
@@ -9,12 +11,15 @@ import numpy as np
 import spacy
 
 from config import UserError, shown
+from models.files import readable
 
 LABELS = ("neg", "pos")  # 0 and 1
 CLASSES = "negative", "positive"  # the same, as they are shown
 SPLIT_SEED = 1234  # the published one
 SNIPPETS_TEST = 0.3  # of the snippets
 MOST = 2**20  # bytes of a text in a file of its own; IMDB's longest has 14,000
+SNIPPET = re.compile(r"(\d+)\t([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\t([^\t]*\S[^\t]*)", re.ASCII)
+AGAIN = "take it from the repository again"
 WITHOUT = "to train without any: --dataset snippets"
 
 
@@ -71,9 +76,14 @@ class Lines(Texts):
     """The carried snippets: number, mean score by twenty people, text. Those of score 0 are of no class: left out."""
 
     def __init__(self, path):
-        content = path.read_bytes()
-        rows = [line.split("\t") for line in content.decode("utf-8").splitlines()]
-        rows = [(number, float(score), text) for number, score, text in rows if float(score) != 0]
+        """Raises UserError where the file cannot be read, or has a line of another form."""
+        with readable(path, AGAIN):
+            content = path.read_bytes()
+            lines = content.decode("utf-8").splitlines()
+        rows = [_snippet(path, number, line) for number, line in enumerate(lines, 1)]
+        rows = [(number, score, text) for number, score, text in rows if score != 0]
+        if not rows:
+            raise UserError(f"{shown(path)} holds no snippets: {AGAIN}")
         self.texts = [text.strip() for _, _, text in rows]
         drawn = np.random.RandomState(SPLIT_SEED).permutation(len(rows))
         part = np.zeros(len(rows), int)
@@ -84,6 +94,14 @@ class Lines(Texts):
 
     def text(self, i):
         return self.texts[i]
+
+
+def _snippet(path, number, line):
+    """(number, score, text) of a line of the snippets. Raises UserError where it has another form."""
+    found = SNIPPET.fullmatch(line)
+    if not found or not math.isfinite(float(found[2])):
+        raise UserError(f"{shown(path)}, line {number}, is no snippet (number, score and text, with tabs): {AGAIN}")
+    return found[1], float(found[2]), found[3]
 
 
 def _listing(folder):

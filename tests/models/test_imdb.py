@@ -10,7 +10,7 @@ import pytest
 import config
 from config import UserError
 from models.RNN import utils_imdb
-from models.RNN.texts import tokens
+from models.RNN.texts import Lines, tokens
 from models.RNN.utils_imdb import load, vectors
 
 
@@ -207,3 +207,27 @@ def test_unusable_vectors_are_refused(tmp_path, content, said):
         path.write_text(content)
     with pytest.raises(UserError, match=said):
         vectors(["film"], path)
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"1\t1.5\tgood\n2\tbad\n", "line 2, is no snippet"),
+        (b"1\t1.5\tgood\tor not\n", "line 1, is no snippet"),
+        (b"1\tnan\tgood\n", "line 1, is no snippet"),
+        (b"1\t1e999\tgood\n", "line 1, is no snippet"),
+        (b"x\t1.5\tgood\n", "line 1, is no snippet"),
+        (b"1\t1.5\t \n", "line 1, is no snippet"),
+        (b"\n", "line 1, is no snippet"),
+        (b"", "holds no snippets"),
+        (b"1\t1.5\t\xf5\n", "is damaged"),
+        (None, "not found"),
+    ],
+)
+def test_snippets_that_cannot_be_read_are_refused(content, said, tmp_path):
+    path = tmp_path / "snippets.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=said) as refused:
+        Lines(path)
+    assert str(refused.value).endswith("take it from the repository again") and "\n" not in str(refused.value)
