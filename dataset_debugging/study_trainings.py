@@ -5,12 +5,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from config import UserError, shown
 from dataset_debugging.label_noise import with_noise
 from explainer.label_errors import Moment
+from models.arrays import Array
 from models.files import load_npz, save_npz
 
 ARRAYS = ("features", "weight", "bias", "left_out")  # of a moment; the last two where it has them
 AGAIN = "delete that file, and the same command makes it again"
+KEPT = {
+    "labels": Array("i", (("n",),), 0),
+    "times": Array("fi", (("moments",),), 0),
+    "wrong": Array("i", (("k",),), 0),
+    "seconds": Array("f", ((2,),), 0),
+    "scale": Array("U", ((),)),
+}
 
 
 class Trained(NamedTuple):
@@ -41,10 +50,18 @@ class Trained(NamedTuple):
     @classmethod
     def load(cls, path):
         """From such a file. Raises UserError where it is damaged or another one."""
-        read = load_npz(path, ["labels", "times", "wrong", "seconds", "scale"], AGAIN, optional=["out_of_fold"])
+        read = load_npz(path, KEPT, AGAIN, optional={"out_of_fold": Array("f", (("n", "C"),), 0, 1)})
+        n, wrong, seen = len(read["labels"]), read["wrong"], read.get("out_of_fold")
         each = [[f"{name}_{k}" for name in ARRAYS] for k in range(len(read["times"]))]
-        needed, more = ([name for names in each for name in names[part]] for part in (slice(2), slice(2, None)))
+        what = {name: array for names in each for name, array in zip(names, _arrays(n), strict=True)}
+        needed, more = ({name: what[name] for names in each for name in names[p]} for p in (slice(2), slice(2, None)))
         arrays = load_npz(path, needed, AGAIN, optional=more)
+        C = max(2, len(arrays[each[0][1]])) if each else 0
+        kinds = {tuple(name in arrays for name in names) for names in each}
+        fits = len(kinds) == 1 and read["labels"].max(initial=-1) < C
+        fits = fits and len(np.unique(wrong)) == len(wrong) and wrong.max(initial=-1) < n
+        if not fits or (seen is not None and seen.shape[1] != C):
+            raise UserError(f"{shown(path)} holds parts of different trainings: {AGAIN}")
         moments = [
             Moment(
                 labels=read["labels"],
@@ -54,6 +71,16 @@ class Trained(NamedTuple):
             for time, names in zip(read["times"], each, strict=True)
         ]
         return cls(moments, read["wrong"], read.get("out_of_fold"), read["seconds"], str(read["scale"]))
+
+
+def _arrays(n):
+    """What the `ARRAYS` of a moment of n points have to be; with letters for lengths that all moments share."""
+    return (
+        Array("f", ((n, "d"),)),
+        Array("f", (("c", "d"),)),
+        Array("f", (("c",),)),
+        Array("f", ((n, "C"),)),
+    )
 
 
 def trained(source, noise, seed, folds):

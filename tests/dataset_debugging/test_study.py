@@ -145,6 +145,36 @@ def test_the_command_writes_its_table_and_goes_on(command, refused, tmp_path):
     assert [read.moments[0].left_out is None for read in map(Trained.load, kept)] == [False, False, True, True]
     read.moments[0].features[0, 0] = np.nan  # what is judged is what was kept
     read.save(kept[0])
-    assert "not finite" in refused(main, *arguments)
+    assert "expected finite numbers" in refused(main, *arguments)
     np.savez(kept[0], rows=1)
     assert "delete that file" in refused(main, *arguments)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seconds": np.ones(3)},
+        {"weight_1": np.ones((2, 3, 1))},
+        {"weight_0": np.ones((2, 2))},
+        {"bias_0": np.array([b"1", b"2"])},
+        {"bias_1": None},
+        {"labels": np.array([0, 1, 2, 1])},
+        {"wrong": np.array([0, 4])},
+        {"wrong": np.array([1, 1])},
+        {"out_of_fold": np.full((4, 3), 0.3)},
+        {"features_1": np.ones((3, 3))},
+        {"times": np.zeros(0)},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_trainings_whose_parts_do_not_fit_are_refused(changed, tmp_path):
+    features, labels, weight = np.ones((4, 3)), np.array([0, 1, 0, 1]), np.ones((2, 3))
+    moments = [Moment(features, labels, weight, np.zeros(2), time) for time in (1.0, 2.0)]
+    path = tmp_path / "trained.npz"
+    Trained(moments, np.array([1]), np.full((4, 2), 0.5), np.ones(2), "small").save(path)
+    assert len(Trained.load(path).moments) == 2
+    with np.load(path) as file:
+        arrays = {**file, **changed}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(UserError, match="delete that file"):
+        Trained.load(path)
