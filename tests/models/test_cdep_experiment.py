@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from models.CDEP import experiment
+from models.files import load_json
 
 QUICK = "--dataset decoydigits --seeds 2 --best --epochs 1 --methods none cdep".split()
 
@@ -18,7 +19,7 @@ def test_a_sweep_keeps_its_trainings_and_writes_its_table(command, tmp_path):
     assert (tmp_path / "models/CDEP/results/decoydigits_1_epochs_best.png").exists()
     kept = sorted((tmp_path / "models/CDEP/saved_models/experiment_decoydigits_1_epochs").glob("*/result.json"))
     assert len(kept) == 8
-    marked = json.loads(kept[0].read_text()) | {"test_accuracy": 0.125}
+    marked = load_json(kept[0], "") | {"test_accuracy": 0.125}
     kept[0].write_text(json.dumps(marked))
     status, printed, _ = command(experiment.main, *QUICK)
     again = pd.read_csv(tmp_path / "models/CDEP/results/decoydigits_1_epochs_best.csv")
@@ -30,7 +31,7 @@ def test_a_sweep_keeps_its_trainings_and_writes_its_table(command, tmp_path):
 def test_a_folder_of_other_settings_is_refused(command, refused, tmp_path):
     command(experiment.main, *QUICK)
     kept = sorted((tmp_path / "models/CDEP/saved_models/experiment_decoydigits_1_epochs").glob("*/result.json"))[0]
-    result = json.loads(kept.read_text())
+    result = load_json(kept, "")
     kept.write_text(json.dumps(result | {"lr": 0.5}))
     assert "was made with lr 0.5, now 0.001: delete that folder" in refused(experiment.main, *QUICK)
     kept.write_text(json.dumps(result | {"data": "other"}))

@@ -15,6 +15,7 @@ from models.CDEP import data, masks
 from models.CDEP import train as training
 from models.CDEP.accuracy import evaluated, measured, weights_of
 from models.CDEP.methods import Settings
+from models.files import load_json
 
 
 def put(path, array, **options):
@@ -152,7 +153,7 @@ def unequal(tmp_path):
 def test_the_report_names_what_the_commonest_class_gives(unequal, command, tmp_path):
     arguments = ["--dataset", "folder", "--data_dir", unequal, "--side", 16, "--epochs", 1, "--device", "cpu"]
     status, printed, _ = command(training.main, *arguments, "--saved_path", tmp_path / "run")
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = load_json(tmp_path / "run" / "result.json", "")
     assert status == 0 and result["test_counts"] == {"few": 1, "many": 19} and result["majority_share"] == 0.95
     assert result["balanced_test_accuracy"] == pytest.approx(sum(result["test_recalls"].values()) / 2)
     assert f"balanced {result['balanced_test_accuracy']:.4f}; the commonest class is 0.9500" in printed
