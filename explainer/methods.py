@@ -14,6 +14,7 @@ from config import UserError
 from explainer.influence import influence_function, loss_gradients
 from explainer.rps_l2 import rps_l2
 from explainer.rps_lje import rps_lje
+from models.arrays import Array
 
 
 class Points(NamedTuple):
@@ -61,7 +62,7 @@ class Method:
 
     key: in file names and --methods. label: in figures and tables.
     file: the name of its weights below calculated_weights/, a format string over its settings.
-    arrays: the arrays in that file, with their published shapes.
+    arrays: the arrays in that file, with their published shapes: n training points, m test points, d parameters.
     settings: the names of the parameters that its weights depend on, damping, rcond and bias aside.
     compute(points, **settings) -> Weights.
     suspicion(arrays) -> (n,): the larger, the more suspicious the label of the training point.
@@ -72,7 +73,7 @@ class Method:
     key: str
     label: str
     file: str
-    arrays: tuple[str, ...]
+    arrays: dict[str, Array]
     settings: tuple[str, ...]
     compute: Callable
     suspicion: Callable
@@ -126,6 +127,10 @@ def _sign(label):
     return np.where(label == 1, 1.0, -1.0)
 
 
+def _reals(**shapes):
+    return {name: Array("f", (shape,)) for name, shape in shapes.items()}
+
+
 METHODS = {
     method.key: method
     for method in (
@@ -133,7 +138,7 @@ METHODS = {
             key="ours",
             label="RPS-LJE",
             file="ours_weight_matrix_with_lr_{lr}.npz",
-            arrays=("weight_matrix", "self_influence"),
+            arrays=_reals(weight_matrix=("n", 1, "d"), self_influence=("n",)),
             settings=("lr",),
             compute=_compute_ours,
             suspicion=lambda a: np.abs(a["self_influence"].reshape(-1)),
@@ -143,7 +148,7 @@ METHODS = {
             key="IF",
             label="Influence function",
             file="influence_weight_matrix.npz",
-            arrays=("weight_matrix", "self_influence", "jaccobian_test"),
+            arrays=_reals(weight_matrix=("n", "d", 1), self_influence=("n", 1, 1), jaccobian_test=("m", 1, "d")),
             settings=(),
             compute=_compute_influence,
             suspicion=lambda a: a["self_influence"].reshape(-1),
@@ -153,7 +158,7 @@ METHODS = {
             key="rep",
             label="RPS-l2",
             file="representer_weight_matrix.npz",
-            arrays=("weight_matrix",),
+            arrays=_reals(weight_matrix=("n", 1)),
             settings=("lmbd", "epoch"),
             compute=_compute_rep,
             suspicion=lambda a: np.abs(a["weight_matrix"].reshape(-1)),

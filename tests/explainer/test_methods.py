@@ -72,6 +72,24 @@ def test_missing_weights_name_their_command(tmp_path):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_weights_of_other_types_shapes_and_ranges_are_refused(tmp_path, method):
+    path, arrays = saved(tmp_path, method, saved_outputs())
+    del arrays["settings"]
+    for name, array in arrays.items():
+        damaged = [
+            array[..., None],
+            array.astype(str),
+            array.astype(complex),
+            np.where(array == array[0], np.nan, array),
+        ]
+        damaged += [array[:-1]] + [array.take(range(4), axis) for axis, size in enumerate(array.shape) if size == 5]
+        for other in damaged:
+            np.savez(path, **{**arrays, name: other})
+            with pytest.raises(UserError, match=f"{name}.*(expected|another length).*: remake"):
+                load_weights(tmp_path, method, saved_outputs(), 1e-5, "remake")
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_weights_of_another_model_are_refused(tmp_path, method):
     saved(tmp_path, method, saved_outputs())
     with pytest.raises(UserError, match="was made from other saved outputs"):
