@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from models.arrays import Array
 from models.files import load_npz
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -20,6 +21,15 @@ COLUMNS = (
 ).split()
 NUMERICAL = "creditamount duration installmentrate residencesince age existingcredits peopleliable".split()
 CATEGORICAL = [name for name in COLUMNS[:-1] if name not in NUMERICAL]
+ARRAYS = {  # of `GermanCredit`
+    "X_train": Array("i", ((1118, 61),), 0),
+    "y_train": Array("i", ((1118,),), 0, 1),
+    "X_test": Array("i", ((200, 61),), 0),
+    "y_test": Array("i", ((200,),), 0, 1),
+    "columns": Array("U", ((61,),)),
+    "train_rows": Array("i", ((1118, 2),), 0, 999),
+    "test_rows": Array("i", ((200,),), 0, 999),
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class GermanCredit:
 def load():
     """The prepared arrays. Raises UserError where they are missing or damaged."""
     remedy = "run python models/Xgboost/data/prepare.py"
-    return GermanCredit(**load_npz(PREPARED, list(GermanCredit.__dataclass_fields__), remedy))
+    return GermanCredit(**load_npz(PREPARED, ARRAYS, remedy))
 
 
 def raw():

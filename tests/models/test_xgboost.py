@@ -164,3 +164,23 @@ def test_bad_arguments(refused):
     assert "--features: invalid choice: 'leaf'" in refused(train.main, "--features", "leaf")
     assert "--seed: got -1; give a whole number" in refused(train.main, "--seed", -1)
     assert "unrecognized arguments: --sead" in refused(train.main, "--sead", 1)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"y_test": np.array(1)},
+        {"X_test": DATA.X_test[:0]},
+        {"X_test": DATA.X_test[:, 1:]},
+        {"X_train": DATA.X_train.astype(str)},
+        {"test_rows": DATA.test_rows[:, None]},
+        {"train_rows": DATA.train_rows + 1000},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_prepared_arrays_of_another_form_are_refused(changed, tmp_path, monkeypatch):
+    path = tmp_path / "prepared.npz"
+    monkeypatch.setattr("models.Xgboost.utils_german.PREPARED", path)
+    np.savez(path, **vars(DATA) | changed)
+    with pytest.raises(UserError, match="run python models/Xgboost/data/prepare.py"):
+        load()
