@@ -19,8 +19,14 @@ LONGEST_WAIT = timedelta(hours=12)  # for the rank that fills a cache; torchrun 
 
 
 def begin(device="cpu"):
-    """Join the other ranks where `torchrun` started this process; a context that leaves them at its end."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+    """Join the other ranks where `torchrun` started this process; a context that leaves them at its end.
+
+    Raises UserError where the environment says no number of ranks.
+    """
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    if not (ranks.isascii() and ranks.isdigit() and int(ranks)):
+        raise UserError(f"WORLD_SIZE is {ranks!r}: start the command by torchrun, or unset it")
+    if int(ranks) == 1 or dist.is_initialized():
         return contextlib.nullcontext()
     backend = "nccl" if torch.device(device).type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=LONGEST_WAIT)

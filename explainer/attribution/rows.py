@@ -136,8 +136,8 @@ def opened(source, name="features"):
     if isinstance(source, (str, Path)):
         try:
             source, name = np.load(source, mmap_mode="r", allow_pickle=False), str(source)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {source} ({error}): give a .npy file of numbers") from error
+        except Exception as error:  # a damaged header can end in nearly any exception of NumPy's parser
+            raise UserError(f"cannot read {source} ({first_line(error)}): give a .npy file of numbers") from error
     if hasattr(source, "tocsr") and hasattr(source, "toarray"):
         return _sparse(source, name)
     if isinstance(source, np.memmap) and not source.dtype.isnative and source.dtype.kind in "iuf":

@@ -4,7 +4,11 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from conftest import REPOSITORY
+
+from config import UserError
+from explainer.attribution import ranks, rows
 
 SCRIPT = """
 import sys, numpy as np, torch
@@ -109,3 +113,20 @@ def test_ranks_that_disagree_say_so(tmp_path):
     printed, errors = launched(DISAGREEING, 2, tmp_path)
     assert printed.count("said: the ranks disagree: rank") == 2, errors
     assert "give every rank the same model and arguments" in printed
+
+
+@pytest.mark.parametrize("size", ["", "two", "0", "-1", "1.5", "²"])
+def test_a_world_size_that_is_no_number_is_refused(size, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(UserError, match="WORLD_SIZE is .*: start the command by torchrun"):
+        ranks.begin()
+
+
+def test_damaged_files_of_features_are_refused(tmp_path):
+    path = tmp_path / "rows.npy"
+    np.save(path, np.ones((3, 2)))
+    whole = path.read_bytes()
+    for content in (b"", whole[:9], whole[:40], whole[:-1], whole.replace(b"}", b"(")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="give a .npy file of numbers"):
+            rows.opened(path)
