@@ -32,42 +32,55 @@ def is_state_of(optimizer, state):
     for group, own in zip(groups, mine):
         if not isinstance(group, dict) or group.get("params") != own["params"] or not own.keys() <= group.keys():
             return False
-        if any(isinstance(value, Tensor) or type(value) is not type(own[name]) for name, value in group.items()
-               if name in own and own[name] is not None):  # fmt: skip
+        if any(type(group[name]) is not type(value) or (name != "lr" and group[name] != value)
+               for name, value in own.items()):  # fmt: skip
             return False
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return all(
-        isinstance(number, int) and 0 <= number < len(parameters) and isinstance(entries, dict)
-        and all(_fits(value, parameters[number]) for value in entries.values())
-        for number, entries in state["state"].items()
+    trained, found = {i for i, p in enumerate(parameters) if p.requires_grad}, state["state"]
+    return trained <= found.keys() <= set(range(len(parameters))) and all(
+        isinstance(entries, dict) and entries.keys() == _ENTRIES[type(optimizer)]
+        and all(_fits(name, value, parameters[number]) for name, value in entries.items())
+        for number, entries in found.items()
     )  # fmt: skip
 
 
-def _fits(value, parameter):
-    """Whether an entry of an optimizer's state belongs to a parameter: a number, or a tensor of its shape."""
-    if not isinstance(value, Tensor):
-        return value is None or isinstance(value, (int, float))
-    return value.is_floating_point() and value.shape in ((), parameter.shape)
+_ENTRIES = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"}}
+
+
+def _fits(name, value, parameter):
+    """Whether an entry of an optimizer's state belongs to a parameter: a tensor of its shape, or a number of steps."""
+    like = torch.zeros(()) if name == "step" else parameter
+    return isinstance(value, Tensor) and value.shape == like.shape and wrong_values(value, like) is None
 
 
 def load_state(network, state, path, remedy):
     """Load a state dict that was read from `path`; raises UserError, ending in `remedy`, where it is another network's.
 
-    Parameters have the network's shapes, and are floats or whole numbers as there.
+    Parameters have the network's shapes, are floats or whole numbers as there, and are finite.
     """
     own = network.state_dict()
     for name in dict.fromkeys([*own, *state]):
         mine, value = own.get(name), state.get(name)
         if mine is None or not isinstance(value, Tensor) or mine.shape != value.shape:
             problem = f"{name} has another shape, or is not there"
-        elif (
-            value.layout != torch.strided or mine.is_floating_point() != value.is_floating_point() or value.is_complex()
-        ):
-            problem = f"{name} holds {value.dtype}, expected {mine.dtype}"
-        else:
+        elif (problem := wrong_values(value, mine)) is None:
             continue
+        else:
+            problem = f"{name} {problem}"
         raise UserError(f"{shown(path)} holds another network ({problem}): {remedy}")
     network.load_state_dict(state)
+
+
+def wrong_values(value, mine):
+    """What is wrong with a tensor from a file that is to take the place of `mine`, in words; None for nothing.
+
+    It is an ordinary one in memory, of floats, whole numbers or truth values as `mine`, and finite as one of its type.
+    """
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+        return "is no ordinary tensor"
+    if _kind(value) != _kind(mine):
+        return f"holds {value.dtype}, expected {mine.dtype}"
+    return None if torch.isfinite(value.to(mine.dtype)).all() else "is not finite"
 
 
 def _kind(tensor):

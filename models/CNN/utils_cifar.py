@@ -13,7 +13,7 @@ from models.CNN.CNN import ResNet20
 from models.CNN.data.prepare import read
 from models.downloads import hub_state, reason
 from models.outputs import ALIKE, difference, settled, spread
-from models.states import load_state
+from models.states import load_state, wrong_values
 from models.training import initialized, load_tensors
 
 PRETRAINED = Path(__file__).resolve().parent / "data" / "cifar10_resnet20.pt"
@@ -128,7 +128,7 @@ class Start:
     weights: "hub" (the official release's, downloaded), "carried" (those of pretrain.py, in this repository), "auto"
     (the first of them that can be had), "none" (no pretraining), or a file of torch.save.
     name: which it was. fingerprint: a hash of all parameters.
-    Raises UserError where the weights cannot be had or belong to another network.
+    Raises UserError where the weights cannot be had, belong to another network or are not finite.
     """
 
     def __init__(self, weights="auto"):
@@ -144,6 +144,8 @@ class Start:
                 raise UserError(
                     f"{self.name} is of another network ({name} is {got}, expected {wanted}): give a ResNet-20's"
                 )
+            if problem := wrong_values(value, mine):
+                raise UserError(f"{self.name} is damaged ({name} {problem}): give a ResNet-20's")
         missing = [name for name in self.state if name not in body and not name.startswith("fc.")] if body else []
         if missing:
             raise UserError(f"{self.name} is of another network (it has no {missing[0]}): give a ResNet-20's")

@@ -37,6 +37,8 @@ def load_network(folder):
     try:
         rows, width = state["embedding.weight"].shape
         hidden = state["fc.weight"].shape[1] // 2
+        if not min(rows, width, hidden):
+            raise ValueError("nothing in it")
     except (KeyError, ValueError, AttributeError, IndexError) as error:
         raise UserError(f"{shown(path)} holds another network: {REMEDY}") from error
     if rows != len(words):

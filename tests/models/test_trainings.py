@@ -1,5 +1,6 @@
 """Folders of trainings: the old model or the new one, never a mixture; nothing is lost without a word."""
 
+import copy
 import os
 import resource
 import shutil
@@ -13,11 +14,13 @@ import torch
 from config import UserError
 from models import training
 from models.CNN import train
-from models.CNN.utils_cifar import load_network
+from models.CNN.CNN import ResNet20
+from models.CNN.utils_cifar import Start, load_network
 from models.folders import holding
 from models.moments import load_moments
 from models.outputs import load_outputs
-from models.training import Schedule, binary_loss, fit, load_tensors, save_tensors
+from models.states import is_state_of, load_state
+from models.training import OPTIMIZERS, Schedule, binary_loss, fit, load_tensors, save_tensors
 from models.Xgboost import train as trees
 
 SMALL = "--dataset digits --weights none --num_of_samples 20 --device cpu --keep_moments".split()
@@ -242,3 +245,40 @@ def test_a_network_of_another_kind_is_refused(trained, tmp_path):
         save_tensors(path, {**whole, name: value})
         with pytest.raises(UserError, match="holds another network .*: run python"):
             load_network(tmp_path / "run")
+
+
+@pytest.mark.parametrize("value", ["infinite", "complex", "sparse", "truth values"])
+def test_tensors_of_another_kind_are_no_starting_weights_and_no_network(tmp_path, value):
+    state = dict(Start("none").state)
+    weight = state["bn1.weight"]
+    state["bn1.weight"] = {
+        "infinite": weight / 0,
+        "complex": weight + 0j,
+        "sparse": weight.to_sparse(),
+        "truth values": weight > 0,
+    }[value]
+    torch.save(state, tmp_path / "start.pt")
+    with pytest.raises(UserError, match="start.pt is damaged .bn1.weight (is|holds) .*: give a ResNet-20's"):
+        Start(str(tmp_path / "start.pt"))
+    with pytest.raises(UserError, match="bn1.weight (is|holds) .*: train again"):
+        load_state(ResNet20(), state, tmp_path / "start.pt", "train again")
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_the_state_of_an_optimizer_is_whole(kind):
+    network = torch.nn.Linear(2, 1)
+    optimizer = OPTIMIZERS[kind](network.parameters())
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+
+    def state():
+        return copy.deepcopy(optimizer.state_dict())
+
+    fresh = OPTIMIZERS[kind](network.parameters())
+    assert is_state_of(fresh, state())
+    missing, empty, text, infinite = (state() for _ in range(4))
+    del missing["state"][0]
+    empty["state"][1] = {}
+    text["param_groups"][0]["foreach"] = "a text"
+    infinite["state"][0] = {name: value / 0 for name, value in infinite["state"][0].items()}
+    assert not any(is_state_of(fresh, other) for other in (missing, empty, text, infinite))
