@@ -12,6 +12,7 @@ from fuzzing.formats import Format, M, N, outputs
 from models import training
 from models.CDEP.methods import Settings
 from models.CDEP.train import NUMBERS, result_of
+from models.checksums import checksum
 from models.CNN import utils_cifar
 from models.CNN.CNN import ResNet20
 from models.files import save_json, save_text
@@ -103,9 +104,10 @@ def make_lstm(folder):
     values["labels_train"] = np.arange(N) % 2
     outputs(**values, weight=network.fc.weight.detach().numpy()).save(folder / "model" / "saved_outputs.npz")
     training.save_network(folder / "model" / "lstm.pt", network)
-    save_text(folder / "model" / "vocabulary.txt", "\n".join(words))
+    text = "\n".join(words)
+    save_text(folder / "model" / "vocabulary.txt", text)
     reviews = {"dataset": "snippets", "max_length": 9, "train": rows[0], "test": rows[1]}
-    save_json(folder / "model" / "reviews.json", reviews)
+    save_json(folder / "model" / "reviews.json", {**reviews, "vocabulary": checksum(text)})
 
 
 def read_lstm(folder):
