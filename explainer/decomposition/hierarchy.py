@@ -85,7 +85,7 @@ class Hierarchy:
             read = cls(
                 [np.array(level, dtype=int) for level in data["levels"]],
                 [{int(c): _score(score) for c, score in scores.items()} for scores in data["scores"]],
-                [np.array([np.nan if s is None else s for s in scores], float) for scores in data["unit_scores"]],
+                [_unit_scores(scores) for scores in data["unit_scores"]],
                 None if data["units"] is None else np.array(data["units"], dtype=int),
                 data["names"],
             )
@@ -111,6 +111,13 @@ class Hierarchy:
         if self.units is not None and (self.units.ndim != 2 or not 0 <= self.units.min() <= self.units.max() < U):
             raise ValueError(f"units are not pixels of its {U} units")
         return self
+
+
+def _unit_scores(scores):
+    """Scores of units as an array, NaN for None, which alone stands for it."""
+    if np.isnan(np.array([s for s in scores if s is not None], float)).any():
+        raise ValueError("a unit's score is no number")
+    return np.array([np.nan if s is None else s for s in scores], float)
 
 
 def _score(score):

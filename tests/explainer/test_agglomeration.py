@@ -1,5 +1,7 @@
 """Hierarchies, the baselines that they may be built of, and their pictures."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -116,6 +118,9 @@ def test_hierarchies_are_read_back(sentence, tmp_path):
         assert other.collapse() == h.collapse() and other.units is None
     with pytest.raises(ValueError, match="this is no hierarchy"):
         Hierarchy.from_json("{}")
+    single = {"levels": [[0]], "scores": [{}], "unit_scores": [[float("nan")]], "units": None, "names": []}
+    with pytest.raises(ValueError, match="a unit's score is no number"):
+        Hierarchy.from_json(json.dumps(single))
 
 
 def test_linear_models_have_one_answer():
