@@ -1,7 +1,6 @@
 """Orders of loaders, contents of caches, and kinds of inputs: taken as they are, or refused in one line."""
 
 import dataclasses
-import os
 
 import numpy as np
 import pytest
@@ -285,11 +284,11 @@ def test_a_fill_that_fails_leaves_nothing_and_takes_nothing(data, tmp_path, monk
     monkeypatch.setattr(collect.Features, "_settings", lambda *_: {}["absent"])
     with pytest.raises(KeyError):
         RPSLJE(Network(), loader(data), cache=tmp_path)
-    assert os.listdir(tmp_path) == ["mine.txt"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["mine.txt"]
     np.save(tmp_path / "labels.npy", np.arange(3))
     with pytest.raises(ValueError, match="labels.npy holds files of others: give the cache a folder of its own"):
         RPSLJE(Network(), loader(data), cache=tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["labels.npy", "mine.txt"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["labels.npy", "mine.txt"]
     Collected(tmp_path / "c").dropped()
     assert not (tmp_path / "c").exists()
 

@@ -120,7 +120,9 @@ def test_damaged_and_foreign_outputs(refused, folder):
 
 def test_a_folder_that_cannot_be_written(refused, folder):
     (folder / "calculated_weights").write_text("a file in the way")
-    assert "calculated_weights is a file; choose another folder" in refused(calculate_influence.main, "--saved_path", folder)
+    assert "calculated_weights is a file; choose another folder" in refused(
+        calculate_influence.main, "--saved_path", folder
+    )
 
 
 def test_a_disk_that_fills_up_leaves_nothing_behind(folder):

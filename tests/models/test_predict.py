@@ -75,9 +75,11 @@ def test_bad_input(refused, lstm_run):
     )
     words = lstm_run / "model" / "vocabulary.txt"
     words.write_text(words.read_text() + "\nmore")
-    assert "vocabulary.txt is damaged, or of another training" in refused(predict.main, "good", "--saved_path", lstm_run)
+    assert "vocabulary.txt is damaged, or of another training" in refused(
+        predict.main, "good", "--saved_path", lstm_run
+    )
     words.write_bytes(b"\xff\xfe\x80")
-    assert "cannot read" in (said := refused(predict.main, "good", "--saved_path", lstm_run)) and "train.py" in said
+    assert "vocabulary.txt" in (said := refused(predict.main, "good", "--saved_path", lstm_run)) and "train.py" in said
     (lstm_run / "model" / "lstm.pt").write_bytes(b"no")
     assert "lstm.pt is damaged" in refused(predict.main, "good", "--saved_path", lstm_run)
 
