@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import io
 import json
 import os
@@ -29,6 +30,7 @@ def replacing(path):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_dead(path)
         with stopping.temporary(temporary):
             yield temporary
         with open(temporary, "rb") as file:
@@ -40,6 +42,19 @@ def replacing(path):
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _clear_dead(path):
+    """Remove what dead processes of this machine have left of the same file."""
+    for stray in path.parent.glob(f".{glob.escape(path.name)}.*.tmp{glob.escape(path.suffix)}"):
+        process = stray.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]
+        if process.isdecimal():
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                stray.unlink(missing_ok=True)
+            except (OSError, OverflowError):  # alive, another user's, or no process's number
+                continue
 
 
 def save_npz(path, *, compressed=False, training=None, **arrays):

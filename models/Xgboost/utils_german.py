@@ -22,13 +22,13 @@ COLUMNS = (
 NUMERICAL = "creditamount duration installmentrate residencesince age existingcredits peopleliable".split()
 CATEGORICAL = [name for name in COLUMNS[:-1] if name not in NUMERICAL]
 ARRAYS = {  # of `GermanCredit`
-    "X_train": Array("i", ((1118, 61),), 0),
-    "y_train": Array("i", ((1118,),), 0, 1),
-    "X_test": Array("i", ((200, 61),), 0),
-    "y_test": Array("i", ((200,),), 0, 1),
-    "columns": Array("U", ((61,),)),
-    "train_rows": Array("i", ((1118, 2),), 0, 999),
-    "test_rows": Array("i", ((200,),), 0, 999),
+    "X_train": Array("i", (("n", "d"),), 0),
+    "y_train": Array("i", (("n",),), 0, 1),
+    "X_test": Array("i", (("m", "d"),), 0),
+    "y_test": Array("i", (("m",),), 0, 1),
+    "columns": Array("U", (("d",),)),
+    "train_rows": Array("i", (("n", 2),), 0, 999),
+    "test_rows": Array("i", (("m",),), 0, 999),
 }
 
 

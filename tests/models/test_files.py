@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -79,3 +81,13 @@ def test_an_npy_with_objects_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{}], dtype=object))
     with pytest.raises(UserError, match="pickled"):
         load_npy(tmp_path / "a.npy", "mend it")
+
+
+def test_what_a_dead_process_left_of_a_file_goes_when_it_is_written_again(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead, alive = (tmp_path / f".a.json.{number}.tmp.json" for number in (process.pid, os.getppid()))
+    for stray in (dead, alive, tmp_path / ".a.json.x.tmp.json"):
+        stray.write_text("half")
+    save_json(tmp_path / "a.json", {"a": 1})
+    assert sorted(os.listdir(tmp_path)) == sorted([alive.name, ".a.json.x.tmp.json", "a.json"])
