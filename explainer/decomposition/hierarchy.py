@@ -122,8 +122,9 @@ def _unit_scores(scores):
 
 def _score(score):
     """A component's score, a number or a list of them, as it is."""
-    np.array(score, float)
-    return score
+    if np.array(score, float).ndim > 1 or (isinstance(score, list) and not score):
+        raise ValueError("a component's score is no number and no list of them")
+    return np.array(score, float) if isinstance(score, list) else score
 
 
 def _plain(score):

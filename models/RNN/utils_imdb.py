@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from config import PROJECT_ROOT, UserError, data_folder, expanded, seed, shown
 from models.archives import Broken, extract, unzip
+from models.arrays import Array
 from models.downloads import download, reason
 from models.files import load_npz, save_npz
 from models.RNN.texts import LABELS, SPLIT_SEED, WITHOUT, Files, Lines, Texts, tokens
@@ -185,9 +186,12 @@ def _cached(path):
     """The arrays of a cache, or None where there is none or it is not what was written."""
     if not path.exists():
         return None
-    names = [f"{part}_{name}" for part in PARTS for name in _FIELDS] + ["words"]
+    lengths = {"words": None, "starts": "starts", "labels": "reviews", "rows": "reviews"}
+    wanted = {
+        f"{part}_{name}": Array("i", ((f"{part} {lengths[name] or name}",),)) for part in PARTS for name in _FIELDS
+    }
     try:
-        arrays = load_npz(path, [*names, "checksum"], "")
+        arrays = load_npz(path, {**wanted, "words": Array("U", ((),)), "checksum": Array("U", ((),))}, "")
     except UserError:
         return None
     return arrays if str(arrays.pop("checksum")) == _checksum(arrays) else None
