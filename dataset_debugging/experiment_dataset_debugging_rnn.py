@@ -15,7 +15,7 @@ from dataset_debugging.experiment import Experiment, main
 from dataset_debugging.networks import NetworkTask, add_scale_options
 from models.RNN.train import accuracy, fit_lstm, moments_keeper, read, train
 from models.RNN.train import add_options as add_model_options
-from models.RNN.utils_imdb import GLOVE
+from models.RNN.vectors import GLOVE
 
 TITLES = {"imdb": "LSTM on IMDB", "snippets": "LSTM on film review snippets"}
 

@@ -32,12 +32,11 @@ class Checked:
     """A file that is written: its checksum is taken on the way, of all but the last piece, `PLACE`."""
 
     def __init__(self, file):
-        self.file, self.hash, self.last, self.at = file, xxhash.xxh3_128(), b"", 0
+        self.file, self.hash, self.last = file, xxhash.xxh3_128(), b""
 
     def write(self, data):
         self.hash.update(self.last)
         self.last = data if isinstance(data, bytes) else bytes(data)
-        self.at += len(self.last)
         self.file.write(self.last)
         return len(self.last)
 

@@ -14,10 +14,8 @@ from config import UserError, shown
 from models.files import load_json, save_json
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\.\w+)?")
-STAGED, STEP = (
-    ".staged",
-    ".step.json",
-)  # files that are to be moved in together, and the list of them once all are whole
+STAGED = ".staged"  # the folder of files that are to be moved in together
+STEP = ".step.json"  # their list, once all are whole
 
 
 @contextlib.contextmanager

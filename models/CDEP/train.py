@@ -189,7 +189,7 @@ def result_of(data, settings, folder):
         if result.get(name, "none" if name == "class_weight" else None) != value:  # older ones have no class weights
             option = "--lambda" if name == "lam" else name
             raise UserError(f"{shown(path)} was made with {option} {result.get(name)}, now {value}: {remedy}")
-    if not all(isinstance(result.get(name), (int, float)) for name in NUMBERS):
+    if not all(isinstance(result.get(name), (int, float)) and math.isfinite(result[name]) for name in NUMBERS):
         raise UserError(f"{shown(path)} lacks some of {', '.join(NUMBERS)}: {remedy}")
     return result
 

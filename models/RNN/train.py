@@ -58,6 +58,8 @@ from models.outputs import SavedOutputs, open_run, outputs_path
 from models.RNN import utils_imdb
 from models.RNN.batches import Reviews
 from models.RNN.RNN import SentimentLSTM
+from models.RNN.vectors import WIDTH
+from models.RNN.vectors import vectors as word_vectors
 from models.training import Schedule, binary_loss, enough_memory, fit, initialized, save_network
 
 UNITS = 16384  # of an LSTM, at most
@@ -93,7 +95,7 @@ def read(options, chosen_device):
     corpus = utils_imdb.load(options.dataset, options.data_dir, options.skip_unreadable)
     vectors, known = None, 0
     if options.use_pretrained:
-        vectors, known = utils_imdb.vectors(corpus.words, options.vectors, options.data_dir)
+        vectors, known = word_vectors(corpus.words, options.vectors, options.data_dir)
     digest = hashlib.sha256(b"" if vectors is None else vectors)
     chosen, parts = utils_imdb.sample(corpus, options.num_of_samples), {}
     for name, rows in chosen.items():
@@ -107,12 +109,12 @@ def read(options, chosen_device):
 
 def _bytes(hidden):
     """What the LSTMs take in a training: float32, their gradients and both averages of Adam."""
-    return 16 * 8 * hidden * (utils_imdb.WIDTH + 4 * hidden)
+    return 16 * 8 * hidden * (WIDTH + 4 * hidden)
 
 
 def new_network(data, hidden, number):
     """The network before training: the last layers drawn from seed `number`, the words' vectors if there are any."""
-    network = initialized(lambda: SentimentLSTM(len(data.corpus.words), utils_imdb.WIDTH, hidden), number)
+    network = initialized(lambda: SentimentLSTM(len(data.corpus.words), WIDTH, hidden), number)
     if data.vectors is not None:
         with torch.no_grad():
             network.embedding.weight.copy_(torch.from_numpy(data.vectors))

@@ -22,7 +22,7 @@ from explainer.label_errors.tables import read_table
 from fuzzing.formats import D, Format, N
 from models import files, images
 from models.CDEP import text
-from models.RNN import utils_imdb
+from models.RNN import utils_imdb, vectors
 from models.RNN.texts import Lines
 from models.Xgboost import utils_german
 
@@ -78,19 +78,19 @@ def read_rows(folder):
 
 def make_vectors(folder):
     rng = np.random.default_rng(2)
-    lines = [f"{word} {' '.join(f'{v:.3f}' for v in rng.normal(size=utils_imdb.WIDTH))}" for word in WORDS[2:]]
+    lines = [f"{word} {' '.join(f'{v:.3f}' for v in rng.normal(size=vectors.WIDTH))}" for word in WORDS[2:]]
     (folder / "vectors.txt").write_text("\n".join(lines) + "\n")
 
 
 def make_glove(folder):
     make_vectors(folder)
     with zipfile.ZipFile(folder / "glove.6B.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
-        zipped.write(folder / "vectors.txt", utils_imdb.GLOVE)
+        zipped.write(folder / "vectors.txt", vectors.GLOVE)
     (folder / "vectors.txt").unlink()
 
 
 def read_glove(folder):
-    return list(utils_imdb.vectors(WORDS, data_dir=folder))
+    return list(vectors.vectors(WORDS, data_dir=folder))
 
 
 def make_reviews(folder):
@@ -213,7 +213,7 @@ FORMATS = (
     Format("features npz", "features.npz", make_features, read_features, "npz", False, ("moments", "probabilities")),
     Format("features npy", "rows.npy", make_rows, read_rows, "npy", False),
     Format("word vectors", "vectors.txt", make_vectors,
-           lambda folder: list(utils_imdb.vectors(WORDS, folder / "vectors.txt")), "text", False),
+           lambda folder: list(vectors.vectors(WORDS, folder / "vectors.txt")), "text", False),
     Format("GloVe's archive", "glove.6B.zip", make_glove, read_glove),
     Format("IMDB's archive", "aclImdb_v1.tar.gz", make_reviews, read_reviews),
     Format("tokens of reviews", "tokens.npz", make_tokens, read_tokens, "npz"),

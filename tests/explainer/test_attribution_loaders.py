@@ -26,13 +26,6 @@ from explainer.attribution.cache import Collected
 from explainer.attribution.digests import fingerprint, hashed
 
 
-@pytest.fixture
-def data():
-    g = torch.Generator().manual_seed(1)
-    x = torch.randn(50, 6, generator=g)
-    return x, (x[:, 0] > 0).long() + (x[:, 1] > 0.5).long()
-
-
 class Reversed(Sampler):
     def __init__(self, data):
         self.data = data

@@ -38,6 +38,8 @@ def test_a_folder_of_other_settings_is_refused(command, refused, tmp_path):
     assert "was made with data other, now" in refused(experiment.main, *QUICK)
     kept.write_text(json.dumps({name: value for name, value in result.items() if name != "test_accuracy"}))
     assert "lacks some of tests, test_accuracy" in refused(experiment.main, *QUICK)
+    kept.write_text(json.dumps(result | {"train_accuracy": float("nan")}))
+    assert "lacks some of tests, test_accuracy" in refused(experiment.main, *QUICK)
 
 
 def test_some_methods_are_enough_and_go_where_they_are_told(command, tmp_path):

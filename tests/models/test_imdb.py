@@ -11,7 +11,8 @@ import config
 from config import UserError
 from models.RNN import utils_imdb
 from models.RNN.texts import Lines, tokens
-from models.RNN.utils_imdb import load, vectors
+from models.RNN.utils_imdb import load
+from models.RNN.vectors import GLOVE, vectors
 
 
 @pytest.fixture
@@ -137,15 +138,15 @@ def test_gloves_archive_is_unpacked_once_and_refused_where_it_is_damaged(tmp_pat
     archive, rows = tmp_path / "glove.6B.zip", np.random.default_rng(0).normal(size=(300, 100)).round(4)
     lines = [f"word{i} {' '.join(map(str, row))}" for i, row in enumerate(rows)]
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
-        zipped.writestr(utils_imdb.GLOVE, "\n".join(lines) + "\n")
+        zipped.writestr(GLOVE, "\n".join(lines) + "\n")
     whole = archive.read_bytes()
     np.testing.assert_allclose(vectors(["word7"] * 3, data_dir=tmp_path)[0][2], rows[7], rtol=1e-6)
     for begin in range(60, len(whole), len(whole) // 40):  # within the vectors, and in the directory at the end
-        (tmp_path / utils_imdb.GLOVE).unlink(missing_ok=True)
+        (tmp_path / GLOVE).unlink(missing_ok=True)
         archive.write_bytes(whole[:begin] + b"\xff" * 64 + whole[begin + 64 :])
         with pytest.raises(UserError, match="cannot unpack .*glove.6B.zip .*: delete it, so that it is fetched again"):
             vectors(["word7"], data_dir=tmp_path)
-        assert not (tmp_path / utils_imdb.GLOVE).exists()
+        assert not (tmp_path / GLOVE).exists()
 
 
 def test_an_incomplete_folder_beside_the_archive_is_named_and_left_alone(imdb_folder, root, tmp_path):
