@@ -4,7 +4,6 @@ Each refit has a seed of its own and is kept as soon as it is done; one at work 
 a checkpoint, where its training writes them.
 """
 
-import io
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Lock
 
@@ -13,8 +12,7 @@ import numpy as np
 from config import UserError, seed, shown
 from dataset_debugging.calculate_orders import still_wrong
 from dataset_debugging.runs import REMAKE
-from models.checksums import sealed
-from models.files import load_npy, save_bytes
+from models.files import load_npy, save_npy
 
 
 def refit_seed(run, checkpoint, repeat):
@@ -34,13 +32,6 @@ def load_refits(run_dir, method, shape):
         raise UserError(f"{shown(path)} holds other numbers than accuracies: {REMAKE}")
     run_dir.check_refitted(path, method)
     return refits
-
-
-def _save(path, array, refitted):
-    """Write accuracies that carry the fingerprint of their refits."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, array, allow_pickle=False)
-    save_bytes(path, sealed(buffer.getvalue(), refitted))
 
 
 def side_by_side(work, tasks, jobs, **pool):
@@ -85,10 +76,10 @@ def record_accuracies(run_dir, run, methods, flipped, refit, checkpoints, repeat
         accuracy = refit(points, number, checkpoint)
         with recording:  # by the refit's own thread, so that it is kept whatever happens to the others
             tables[method][c, r] = accuracy
-            _save(run_dir.refits(method), tables[method], of[method])
+            save_npy(run_dir.refits(method), tables[method], of[method])
             checkpoint.unlink(missing_ok=True)
             bar.update()
 
     side_by_side(work, tasks, jobs)
     for method, table in tables.items():
-        _save(run_dir.accuracies(method), table.mean(axis=1), of[method])
+        save_npy(run_dir.accuracies(method), table.mean(axis=1), of[method])

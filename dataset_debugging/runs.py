@@ -13,7 +13,8 @@ import numpy as np
 from config import UserError, shown
 from dataset_debugging.calculate_orders import CHECKPOINTS
 from models.arrays import Array
-from models.files import load_json, load_npy, load_npz, save_json, training_of
+from models.checksums import training_of
+from models.files import load_json, load_npy, load_npz, save_json
 from models.folders import is_temporary
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "imbalanced-learn", "xgboost")

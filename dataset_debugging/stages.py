@@ -21,7 +21,8 @@ from dataset_debugging.runs import FRESH, REMAKE
 from explainer.label_errors import DETECTORS, Moment, proposed, scored
 from explainer.methods import METHODS
 from explainer.weights import calculate, load_weights, save_weights, weights_path
-from models.files import save_npy, save_npz, training_of
+from models.checksums import training_of
+from models.files import save_npy, save_npz
 from models.outputs import SavedOutputs, outputs_path
 
 STAGES = ("train", "weights", "orders", "accuracies")

@@ -100,6 +100,20 @@ def content(path):
         yield Content(data, None if training == NOBODY else training, True)
 
 
+def training_of(path):
+    """The fingerprint of the training that a file belongs to, None where it says none or is not there.
+
+    Its last line alone is read: whoever reads the rest checks it.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(-LENGTH, os.SEEK_END)
+            line = _LINE.fullmatch(file.read())
+    except OSError:  # missing, or shorter
+        return None
+    return None if line is None or line[2].decode() == NOBODY else line[2].decode()
+
+
 def archive_unbroken(data):
     """Whether a zip archive without the line never had one: a comment of its length was one."""
     tail = bytes(data[-(END.size + LENGTH) :])

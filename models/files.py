@@ -74,11 +74,11 @@ def save_npz(path, *, compressed=False, training=None, **arrays):
         checked.seal(training)
 
 
-def save_npy(path, array):
-    """Write one array as an .npy file with a checksum."""
+def save_npy(path, array, training=None):
+    """Write one array as an .npy file with a checksum; training: as for `save_npz`."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.asanyarray(array), allow_pickle=False)
-    save_bytes(path, checksums.sealed(buffer.getvalue()))
+    save_bytes(path, checksums.sealed(buffer.getvalue(), training))
 
 
 def save_json(path, value, *, checked=True):
@@ -128,12 +128,6 @@ def load_npz(path, keys, remedy, optional=()):
         wanted = {name: array for some in (keys, optional) if isinstance(some, dict) for name, array in some.items()}
         check_arrays(arrays, wanted, shown(path), remedy)
         return arrays
-
-
-def training_of(path):
-    """The fingerprint of the training that a file belongs to, None where it says none. Raises UserError if damaged."""
-    with readable(path, "make it again"), checksums.content(path) as content:
-        return content.training
 
 
 def load_npy(path, remedy, array=None):

@@ -14,9 +14,10 @@ import numpy as np
 from config import UserError, shown
 from explainer.label_errors import Moment
 from models.arrays import Array
-from models.files import load_npz, save_npz, training_of
+from models.checksums import training_of
+from models.files import load_npz, save_npz
 from models.folders import replaced_together
-from models.outputs import MODEL_FILES, SavedOutputs, outputs_path, said_training, same_training
+from models.outputs import MODEL_FILES, SavedOutputs, outputs_path, same_training
 
 BEFORE = 0  # the moment before the training, where a model keeps one
 KEPT_EPOCHS = (1, 2, 3, 5, 10, 20, 30)
@@ -68,7 +69,7 @@ def begin_moments(folder, checkpoint):
     kept, finished = running(folder), Path(folder) / "epochs"
     if not checkpoint.exists():
         shutil.rmtree(kept, ignore_errors=True)
-    elif not kept.exists() and finished.exists() and said_training(checkpoint) is None:  # both by an older version
+    elif not kept.exists() and finished.exists() and training_of(checkpoint) is None:  # both by an older version
         shutil.copytree(finished, kept, copy_function=_link)
 
 

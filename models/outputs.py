@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from config import MODELS, UserError, base_folder, shown
-from models import checksums
-from models.files import load_npz, save_npz, training_of
+from models.checksums import training_of
+from models.files import load_npz, save_npz
 from models.folders import STEP, holding
 
 MODEL_FILES = {"CNN": "resnet20.pt", "RNN": "lstm.pt", "Xgboost": "xgb.ubj"}  # beside the saved outputs
@@ -187,19 +187,6 @@ def same_training(known, other, what, path, remedy):
         raise UserError(f"{shown(path)}: {what} of another training than saved_outputs.npz: {remedy}")
 
 
-def said_training(path):
-    """The fingerprint of a training that the end of a file says, None for none; nothing else of it is read."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(-checksums.LENGTH, 2)
-            line = file.read()
-    except OSError:  # missing, or shorter
-        return None
-    found = line.split()[-1:]
-    said = found[0].decode("ascii", "replace") if line.startswith(b"\n# xxh3-128 ") and found else checksums.NOBODY
-    return None if said == checksums.NOBODY else said
-
-
 def open_run(folder):
     """Before a training: say that it replaces the model of a run folder, if there is one.
 
@@ -225,5 +212,5 @@ def load_outputs(folder, model):
     remedy = "train that model first, or give another --saved_path"
     remedy = f"run {MODELS[model]} first" if folder == base_folder(model) else remedy
     outputs, network = SavedOutputs.load(outputs_path(folder), remedy), folder / "model" / MODEL_FILES[model]
-    same_training(outputs.training, said_training(network), "it is", network, f"run {MODELS[model]} again")
+    same_training(outputs.training, training_of(network), "it is", network, f"run {MODELS[model]} again")
     return outputs

@@ -17,7 +17,7 @@ from config import UserError
 from fuzzing import damage, mutations
 from fuzzing.children import ended, forked
 from fuzzing.formats import Format, same
-from models import files, training
+from models import checksums, files, training
 
 SECONDS = 20.0  # for one file
 BATCH = 200  # files that one child reads
@@ -52,7 +52,7 @@ def damaged(form: Format, path, rng):
 
 def _changed(form, path, rng):
     """A well-formed file that holds something else, as our writers write it."""
-    mine = {"training": files.training_of(path)} if form.checked and form.kind in ("npz", "tensors") else {}
+    mine = {"training": checksums.training_of(path)} if form.checked and form.kind in ("npz", "tensors") else {}
     if form.kind == "npz":
         with np.load(path, allow_pickle=False) as file:
             words, strict, arrays = mutations.of_arrays(dict(file), rng, form.loose, form.nan)

@@ -16,8 +16,8 @@ from config import UserError
 from dataset_debugging import figures, results
 from dataset_debugging.experiment_dataset_debugging_Xgboost import EXPERIMENT, German
 from dataset_debugging.runs import NOTED, RunDir
-from models.checksums import NOBODY, content
-from models.files import load_json, load_npy, save_npy, save_npz, training_of
+from models.checksums import NOBODY, content, training_of
+from models.files import load_json, load_npy, save_npy, save_npz
 from models.folders import holding
 
 

@@ -9,6 +9,7 @@ import torch
 from config import UserError
 from models import checksums
 from models.arrays import Array
+from models.checksums import training_of
 from models.files import (
     load_bytes,
     load_json,
@@ -18,7 +19,6 @@ from models.files import (
     save_json,
     save_npy,
     save_npz,
-    training_of,
 )
 from models.training import load_tensors, save_tensors
 
