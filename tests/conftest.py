@@ -193,3 +193,11 @@ def imdb_folder(tmp_path):
 def random_images():
     """Images (9,32,32,3) in 0 ... 255."""
     return torch.randint(256, (9, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.fixture
+def data():
+    """Inputs (50,6) of three classes."""
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(50, 6, generator=g)
+    return x, (x[:, 0] > 0).long() + (x[:, 1] > 0.5).long()
